@@ -1,0 +1,66 @@
+"""Latent personal memory: a person's history as a small matrix of slots in front of a frozen local Qwen3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lpm_core.exceptions import (
+    DatasetError,
+    EngineClosedError,
+    InvalidInputError,
+    LPMError,
+    MemoryWeightsError,
+    MissingDependencyError,
+    ModelError,
+    ModelNotFoundError,
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+    StoreVersionError,
+    UnknownUserError,
+)
+from lpm_core.settings import LPMConfig, LPMSettings
+
+if TYPE_CHECKING:
+    from lpm_core.engine import LPM, ForgetReceipt
+    from lpm_core.memory import Answer, Evidence, Page, Recall, Turn, Usage, UserMemory
+    from lpm_core.store import MemoryStore
+
+__all__ = [
+    "LPM",
+    "Answer",
+    "DatasetError",
+    "EngineClosedError",
+    "Evidence",
+    "ForgetReceipt",
+    "InvalidInputError",
+    "LPMConfig",
+    "LPMError",
+    "LPMSettings",
+    "MemoryStore",
+    "MemoryWeightsError",
+    "MissingDependencyError",
+    "ModelError",
+    "ModelNotFoundError",
+    "Page",
+    "Recall",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreUnavailableError",
+    "StoreVersionError",
+    "Turn",
+    "UnknownUserError",
+    "Usage",
+    "UserMemory",
+]
+
+_LAZY = {"LPM": "engine", "ForgetReceipt": "engine", "MemoryStore": "store"} | dict.fromkeys(("Answer", "Evidence", "Page", "Recall", "Turn", "Usage", "UserMemory"), "memory")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch on first use, so that `lpm --help` is quick."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"lpm_core.{_LAZY[name]}"), name)

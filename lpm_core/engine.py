@@ -1,0 +1,429 @@
+"""LPM: the one door to the engine. Everything a user of the package does goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lpm_core.backbone import Backbone
+from lpm_core.chat import Message
+from lpm_core.checkpoint import MemoryWeights
+from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError, UnknownUserError
+from lpm_core.memory import Answer, Evidence, Page, Recall, Slots, Turn, Usage, UserMemory
+from lpm_core.settings import LPMSettings
+from lpm_core.store import MemoryStore, NewTurn
+from lpm_core.validation import check_messages, check_time, check_user_id
+from lpm_core.writer import Chunk, cut_chunks, gather_segments
+
+__all__ = ["LPM", "ForgetReceipt"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_EVIDENCE_TURNS = 5
+_EVIDENCE_FLOOR = 0.02  # share of attention below which a turn is not named
+_CACHED_USERS = 64
+_WRITTEN = ("user", "assistant")  # sources whose turns become slots
+
+
+@dataclass(frozen=True)
+class ForgetReceipt:
+    """What a call to forget removed."""
+
+    user_id: str
+    turns: int
+
+
+class LPM:
+    """Latent personal memory around one frozen backbone and one store.
+
+    Every call names its user. Safe to share between threads; the calls that take time have async twins.
+    """
+
+    def __init__(self, backbone: Backbone, weights: MemoryWeights, store: MemoryStore) -> None:
+        self.backbone, self.weights, self.store = backbone, weights.eval().requires_grad_(False), store
+        self._cache: OrderedDict[str, tuple[UserMemory, Slots]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._closed = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        memory: str | Path | None = None,
+        store: str | MemoryStore | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Open an engine.
+
+        model: folder or hub name of a Qwen3 (None: LPM_MODEL, else the embedded default). memory: folder of its memory
+        weights (None: LPM_MEMORY, else the folder `memory` inside the model's). store: a SQLAlchemy URL (None:
+        LPM_STORE, else SQLite in LPM_HOME). Raises ModelNotFoundError, MemoryWeightsError, StoreError.
+        """
+        settings = LPMSettings()
+        model = model or settings.model
+        memory = memory or (settings.memory if str(model) == settings.model or model is None else None)
+        if model is None:
+            folder = embedded_folder()
+            model, memory = folder / "backbone", memory or folder / "memory"
+        if memory is None:
+            memory = Path(model) / "memory"
+            if not memory.is_dir():
+                if not Path(model).is_dir() and Path(model).is_absolute():
+                    raise ModelNotFoundError(f"there is no model folder {str(model)!r}")
+                raise MemoryWeightsError(
+                    f"no memory weights are known for {str(model)!r}. Train them once with `lpm train memory --backbone {model} --output FOLDER`, "
+                    "then pass memory='FOLDER'"
+                )
+        layer = MemoryWeights.describe(memory)["config"]["layer"]
+        backbone = Backbone.load(model, device=device or settings.device, dtype=dtype or settings.dtype, layer=layer, local_files_only=local_files_only)
+        weights = MemoryWeights.load(memory, backbone)
+        weights.to(backbone.device)
+        return cls(backbone, weights, store if isinstance(store, MemoryStore) else MemoryStore(store or settings.store_url))
+
+    def on_store(self, store: str | MemoryStore) -> Self:
+        """An engine with the same model and weights on another store."""
+        return type(self)(self.backbone, self.weights, store if isinstance(store, MemoryStore) else MemoryStore(store))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    # ---------------------------------------------------------------- write
+
+    def remember(
+        self,
+        user_id: str,
+        messages: str | Message | Sequence[Message],
+        *,
+        session_id: str = "default",
+        at: datetime | str | None = None,
+    ) -> list[str]:
+        """Add turns to a user's history; they are on disk, and readable through the slots, when this returns.
+
+        messages: one text (of the user), one message or several, each {"role": …, "content": …}. at: when they were
+        said (datetime or ISO 8601; without a zone: UTC; None: now). Returns the turns' ids. Raises InvalidInputError.
+        """
+        self._open()
+        check_user_id(user_id)
+        moment = check_time(at)
+        new = [NewTurn(session_id, role, content, moment, source) for role, content, source in check_messages(messages, session_id)]
+        turns = self.store.append_turns(user_id, new)
+        self._memory(user_id)
+        return [turn.id for turn in turns]
+
+    def _memory(self, user_id: str) -> tuple[UserMemory, Slots]:
+        """The user's pages, brought up to date with the log."""
+        with self._lock:
+            while True:
+                version = self.store.version(user_id)
+                cached = self._cache.get(user_id)
+                if cached and cached[0].version == version:
+                    self._cache.move_to_end(user_id)
+                    return cached
+                memory = self._rebuild(user_id, version)
+                if memory is None:
+                    continue  # the history moved on meanwhile
+                entry = (memory, memory.slots(self.weights.config.heads, self.weights.config.slot_size))
+                self._cache[user_id] = entry
+                while len(self._cache) > _CACHED_USERS:
+                    self._cache.popitem(last=False)
+                return entry
+
+    def _rebuild(self, user_id: str, version: int) -> UserMemory | None:
+        """Write the pages that the log calls for and the store does not have. None if the log changed meanwhile."""
+        names = {"backbone": self.backbone.fingerprint, "weights": self.weights.fingerprint}
+        sessions: dict[str, list[Turn]] = {}
+        for turn in self.store.turns(user_id):
+            if turn.source in _WRITTEN:
+                sessions.setdefault(turn.session_id, []).append(turn)
+        stored: dict[str, list[Page]] = {}
+        for page in self.store.pages(user_id, **names):
+            stored.setdefault(page.session_id, []).append(page)
+        pages: list[Page] = []
+        for session_id, turns in sessions.items():
+            have = stored.get(session_id, [])
+            if _covered(have) != [turn.id for turn in turns]:
+                chunks = cut_chunks([(turn.role, turn.content) for turn in turns], self.backbone.chat, self.weights.config)
+                expected = [(index, tuple(turns[number].id for number in chunk.turns), len(chunk.ids)) for index, chunk in enumerate(chunks)]
+                kept = 0
+                while kept < min(len(have), len(chunks)) and (have[kept].index, have[kept].slot_turns, have[kept].tokens) == expected[kept]:
+                    kept += 1
+                fresh = [self._page(session_id, index, chunks[index], turns) for index in range(kept, len(chunks))]
+                if not self.store.replace_pages(user_id, session_id, fresh, from_index=kept, version=version, **names):
+                    return None
+                have = [*have[:kept], *fresh]
+            pages += have
+        return UserMemory(user_id, version, tuple(pages))
+
+    @torch.inference_mode()
+    def _page(self, session_id: str, index: int, chunk: Chunk, turns: Sequence[Turn]) -> Page:
+        """One page, computed alone, so that the same chunk always gives the same bits."""
+        states = self.backbone.states(torch.tensor([chunk.ids], device=self.backbone.device)).float()
+        slots = self.weights.writer(*gather_segments(states, [chunk]))  # [H, S, d_mem]
+        owners = tuple(turns[number].id for number in chunk.turns)
+        return Page(session_id, index, slots.cpu().clone(), owners, tuple(dict.fromkeys(owners)), len(chunk.ids))
+
+    # ---------------------------------------------------------------- read
+
+    def recall(self, user_id: str, message: str | Sequence[Message]) -> Recall:
+        """What memory says about a message: soft tokens [H, d], attention [H, N] and the turns behind it.
+
+        A user without a history has N = 0 and no evidence. Raises InvalidInputError.
+        """
+        self._open()
+        check_user_id(user_id)
+        return self._recall(user_id, _query(_as_messages(message)))
+
+    @torch.inference_mode()
+    def _recall(self, user_id: str, query: str) -> Recall:
+        _, slots = self._memory(user_id)
+        device = self.backbone.device
+        ids = self.backbone.chat.text(query)[-self.weights.config.query_tokens :]
+        states = self.backbone.states(torch.tensor([ids], device=device)).float()
+        encoded = self.weights.projection.encode(states, torch.ones(1, len(ids), dtype=torch.bool, device=device))
+        soft, log_attention = self.weights.projection(encoded, slots.values[None].to(device))
+        attention = log_attention[0, :, 1:].exp().cpu()  # [H, N]
+        return Recall(soft[0], attention, self._evidence(user_id, attention.mean(0), slots.turns))
+
+    def _evidence(self, user_id: str, weights: Tensor, owners: Sequence[str]) -> list[Evidence]:
+        shares: dict[str, float] = {}
+        for owner, weight in zip(owners, weights.tolist(), strict=True):
+            shares[owner] = shares.get(owner, 0.0) + weight
+        best = sorted((item for item in shares.items() if item[1] >= _EVIDENCE_FLOOR), key=lambda item: -item[1])[:_EVIDENCE_TURNS]
+        turns = {turn.id: turn for turn in self.store.turns(user_id, turn_ids=[turn for turn, _ in best])} if best else {}
+        return [Evidence(turns[turn], weight) for turn, weight in best if turn in turns]
+
+    def prompt(
+        self,
+        user_id: str | None,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = False,
+        room: int = 0,
+    ) -> tuple[Tensor, Recall | None]:
+        """The embedded prompt [T, d] of a question: the user's soft tokens and the messages in the chat format.
+
+        user_id None: the bare backbone, without memory. `room` tokens are left free for the answer; messages too long
+        for the window lose their oldest turns, and one that does not fit alone raises InvalidInputError.
+        """
+        self._open()
+        if user_id is not None:
+            check_user_id(user_id)
+        kept = _as_messages(messages)
+        recall = None if user_id is None else self._recall(user_id, _query(kept))
+        soft = self.weights.config.heads if recall else 0
+        limit = self.backbone.window - soft - room
+        ids = self.backbone.chat.render(kept, tools=tools, enable_thinking=enable_thinking)
+        while len(ids) > limit:
+            kept = self._shorten(kept, len(ids) - limit)
+            if not kept:
+                raise InvalidInputError(
+                    f"the message takes {len(ids)} tokens and only {limit} fit the window of {self.backbone.window} beside {soft} soft tokens "
+                    f"and {room} for the answer; shorten it, or `remember` it and ask about it"
+                )
+            ids = self.backbone.chat.render(kept, tools=tools, enable_thinking=enable_thinking)
+        embeds = self.backbone.embed(ids)
+        if recall is None:
+            return embeds, None
+        split = 0 if self.weights.config.placement == "prefix" else len(ids) - len(self.backbone.chat.render(kept[-1:], enable_thinking=enable_thinking))
+        return torch.cat([embeds[:split], recall.soft_prompt.to(embeds.dtype), embeds[split:]]), recall
+
+    def _shorten(self, messages: Sequence[Message], excess: int) -> list[Message]:
+        """Messages without as many of the oldest turns as make up `excess` tokens; empty if none can go."""
+        kept = list(messages)
+        while excess > 0:
+            oldest = next((index for index, message in enumerate(kept[:-1]) if message["role"] != "system"), None)
+            if oldest is None:
+                return kept if len(kept) < len(messages) else []
+            excess -= len(self.backbone.chat.text(str(kept.pop(oldest).get("content") or "-")))
+        return kept
+
+    def ask(
+        self,
+        user_id: str | None,
+        messages: str | Sequence[Message],
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = False,
+    ) -> Answer:
+        """Answer with the user's memory as soft tokens: no history text enters the prompt, and nothing is stored.
+
+        messages: one text, or a list of messages of which the last one is answered. user_id None: the bare backbone.
+        """
+        begin = time.perf_counter()
+        embeds, recall = self.prompt(user_id, messages, tools=tools, enable_thinking=enable_thinking, room=max_new_tokens)
+        search = time.perf_counter()
+        ids = list(self.backbone.generate(embeds, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed))
+        return Answer(self.backbone.chat.decode(ids).strip(), recall.evidence if recall else (), self._usage(embeds, recall, len(ids), begin, search))
+
+    def _usage(self, embeds: Tensor, recall: Recall | None, output: int, begin: float, search: float) -> Usage:
+        soft = len(recall.soft_prompt) if recall else 0
+        return Usage(
+            prompt_tokens=len(embeds) - soft,
+            soft_tokens=soft,
+            output_tokens=output,
+            kv_bytes=len(embeds) * self.backbone.kv_bytes_per_token,
+            search_ms=(search - begin) * 1000,
+            total_ms=(time.perf_counter() - begin) * 1000,
+        )
+
+    def stream(
+        self,
+        user_id: str | None,
+        messages: str | Sequence[Message],
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = False,
+    ) -> Iterator[str]:
+        """The answer of `ask`, piece by piece. Pieces never split a character."""
+        embeds, _ = self.prompt(user_id, messages, tools=tools, enable_thinking=enable_thinking, room=max_new_tokens)
+        return self._pieces(self.backbone.generate(embeds, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed))
+
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
+        ids: list[int] = []
+        said = ""
+        for token in tokens:
+            self._open()
+            ids.append(token)
+            text = self.backbone.chat.decode(ids).lstrip()
+            if not text.endswith("\ufffd") and len(text) > len(said):
+                yield text[len(said) :]
+                said = text
+        rest = self.backbone.chat.decode(ids).lstrip()[len(said) :]
+        if rest:
+            yield rest
+
+    # ---------------------------------------------------------------- look, forget, close
+
+    def turns(self, user_id: str, *, session_id: str | None = None) -> list[Turn]:
+        """A user's turns in order; empty for a user without a history."""
+        self._open()
+        check_user_id(user_id)
+        return self.store.turns(user_id, session_id=session_id)
+
+    def users(self) -> list[str]:
+        """Ids of all users with a history."""
+        self._open()
+        return self.store.users()
+
+    def forget(self, user_id: str, *, turn_ids: Sequence[str]) -> ForgetReceipt:
+        """Delete turns and rebuild the pages of their sessions. Raises UnknownUserError for a user without a history."""
+        self._open()
+        self._known(user_id)
+        removed = self.store.delete_turns(user_id, list(turn_ids))
+        self._cache.pop(user_id, None)
+        self._memory(user_id)
+        return ForgetReceipt(user_id, removed)
+
+    def forget_user(self, user_id: str) -> ForgetReceipt:
+        """Delete everything about a user. Raises UnknownUserError for a user without a history."""
+        self._open()
+        self._known(user_id)
+        removed = self.store.delete_user(user_id)
+        self._cache.pop(user_id, None)
+        return ForgetReceipt(user_id, removed)
+
+    def _known(self, user_id: str) -> None:
+        check_user_id(user_id)
+        if not self.store.version(user_id):
+            raise UnknownUserError(f"there is no user {user_id!r} in this store; `users()` lists those there are")
+
+    def _open(self) -> None:
+        if self._closed:
+            raise EngineClosedError("this engine was closed; open another with LPM.from_pretrained()")
+
+    def close(self) -> None:
+        """Close the store. Later calls raise EngineClosedError; closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._cache.clear()
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- async twins
+
+    async def aremember(self, user_id: str, messages: str | Message | Sequence[Message], **options: Any) -> list[str]:
+        """`remember` without blocking the event loop."""
+        return await asyncio.to_thread(partial(self.remember, user_id, messages, **options))
+
+    async def arecall(self, user_id: str, message: str | Sequence[Message]) -> Recall:
+        """`recall` without blocking the event loop."""
+        return await asyncio.to_thread(self.recall, user_id, message)
+
+    async def aask(self, user_id: str | None, messages: str | Sequence[Message], **options: Any) -> Answer:
+        """`ask` without blocking the event loop."""
+        return await asyncio.to_thread(partial(self.ask, user_id, messages, **options))
+
+    async def astream(self, user_id: str | None, messages: str | Sequence[Message], **options: Any) -> AsyncIterator[str]:
+        """`stream` without blocking the event loop."""
+        pieces = await asyncio.to_thread(partial(self.stream, user_id, messages, **options))
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+    async def aturns(self, user_id: str, *, session_id: str | None = None) -> list[Turn]:
+        """`turns` without blocking the event loop."""
+        return await asyncio.to_thread(partial(self.turns, user_id, session_id=session_id))
+
+
+def embedded_folder() -> Path:
+    """Folder of the embedded default: `backbone` and `memory`. Raises ModelNotFoundError if it is not in this install."""
+    folder = Path(str(resources.files("lpm_core") / "pretrained"))
+    if not (folder / "backbone" / "config.json").exists():
+        raise ModelNotFoundError(f"the embedded default is missing from {str(folder)!r}; make it with `make train-embedded`, or pass a model and its memory weights")
+    return folder
+
+
+def _as_messages(messages: str | Sequence[Message]) -> list[Message]:
+    """Messages as a list; tool messages and tool calls pass as they are."""
+    if isinstance(messages, str):
+        return [{"role": role, "content": content} for role, content, _ in check_messages(messages, "question")]
+    kept = list(messages)
+    if not kept:
+        raise InvalidInputError("no message to answer: pass a text or a list of messages")
+    check_messages([message for message in kept if not message.get("tool_calls")] or [{"role": "user", "content": "-"}], "question")
+    return kept
+
+
+def _query(messages: Sequence[Message]) -> str:
+    """The current message, which memory is read for: the last one of the user."""
+    return next((str(message["content"]) for message in reversed(messages) if message["role"] == "user"), str(messages[-1].get("content") or "-"))
+
+
+def _covered(pages: Sequence[Page]) -> list[str]:
+    """Ids of the turns that a session's pages were written from, in order."""
+    if [page.index for page in pages] != list(range(len(pages))):
+        return []
+    return list(dict.fromkeys(turn for page in pages for turn in page.turn_ids))

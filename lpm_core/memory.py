@@ -1,0 +1,105 @@
+"""The values that pass between the parts of the engine. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Answer", "Evidence", "Page", "Recall", "Role", "Slots", "Source", "Turn", "Usage", "UserMemory"]
+
+Role = Literal["user", "assistant", "system", "tool"]
+Source = Literal["user", "assistant", "tool", "import"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a user's history, as the turn log keeps it."""
+
+    id: str
+    user_id: str
+    session_id: str
+    role: Role
+    content: str
+    at: datetime
+    source: Source
+
+
+@dataclass(frozen=True)
+class Page:
+    """Slots written from one chunk of one session. Immutable and derived: it can be rebuilt from its turns.
+
+    `slots` is [H, S, d_mem] in float32; `slot_turns[s]` is the id of the turn that slot s was written from.
+    """
+
+    session_id: str
+    index: int
+    slots: Tensor
+    slot_turns: tuple[str, ...]
+    turn_ids: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Slots:
+    """All slots of a user: `values` [H, N, d_mem], and the turn behind each of the N."""
+
+    values: Tensor
+    turns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UserMemory:
+    """A user's pages in the order they were written, and the version they belong to."""
+
+    user_id: str
+    version: int
+    pages: tuple[Page, ...]
+
+    def slots(self, heads: int, slot_size: int) -> Slots:
+        """The pages side by side: [H, N, d_mem]; N is 0 for a user without a history."""
+        if not self.pages:
+            return Slots(torch.zeros(heads, 0, slot_size), ())
+        return Slots(torch.cat([page.slots for page in self.pages], dim=1), tuple(turn for page in self.pages for turn in page.slot_turns))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A turn that the read attention points to, and its share of the attention (0 to 1)."""
+
+    turn: Turn
+    weight: float
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What memory says about a message: soft tokens [H, d], attention [H, N], the turns behind it."""
+
+    soft_prompt: Tensor
+    slot_weights: Tensor
+    evidence: Sequence[Evidence]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer cost: tokens, bytes of KV cache of the prompt, milliseconds."""
+
+    prompt_tokens: int
+    soft_tokens: int
+    output_tokens: int
+    kv_bytes: int
+    search_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, the turns its memory came from, and its cost."""
+
+    text: str
+    evidence: Sequence[Evidence]
+    usage: Usage

@@ -1,0 +1,94 @@
+"""The read path: a message and a user's slots become H soft-prompt tokens.
+
+    P~_h = softmax(W_Qh e(x) (W_Kh M_uh)^T / sqrt(d_k)) W_Vh M_uh
+    P_h  = LN_h(P~_h + MLP(P~_h))
+
+Shared by all users of a backbone; the slots M_u are all that belongs to one of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lpm_core.settings import LPMConfig
+
+__all__ = ["QueryEncoder", "SoftPromptProjection"]
+
+
+class QueryEncoder(nn.Module):
+    """e(x): the message's hidden states pooled into one vector by a few learned attention queries."""
+
+    def __init__(self, config: LPMConfig, pools: int = 8) -> None:
+        super().__init__()
+        width = config.query_size
+        self.source = nn.Linear(2 * config.backbone_size, width)
+        self.scores = nn.Linear(width, pools)
+        self.out = nn.Linear(pools * width, width)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """States [B, T, 2d] (token embedding and lower layer), mask [B, T] true at tokens -> e(x) [B, query_size]."""
+        hidden = F.gelu(self.source(states))
+        weights = self.scores(hidden).masked_fill(~mask[..., None], float("-inf")).softmax(1)  # [B, T, pools]
+        pooled = torch.einsum("btp,btw->bpw", weights, hidden).flatten(1)
+        encoded: Tensor = self.out(pooled)
+        return F.rms_norm(encoded, (encoded.shape[-1],))
+
+
+class SoftPromptProjection(nn.Module):
+    """The paper's shared projection network, H heads with weights of their own.
+
+    Besides the user's slots every head sees one learned slot, the same for all users: where nothing fits, attention
+    rests there, and it is all that a user without a history has.
+    """
+
+    def __init__(self, config: LPMConfig) -> None:
+        super().__init__()
+        heads, slot, key, width = config.heads, config.slot_size, config.key_size, config.backbone_size
+        self.config = config
+        self.encode = QueryEncoder(config)
+        self.w_q = nn.Parameter(torch.randn(heads, config.query_size, key) / math.sqrt(config.query_size))
+        self.w_k = nn.Parameter(torch.randn(heads, slot, key) / math.sqrt(slot))
+        self.w_v = nn.Parameter(torch.randn(heads, slot, width) / math.sqrt(slot))
+        self.empty_slot = nn.Parameter(torch.randn(heads, 1, slot) * 0.02)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.gain = nn.Parameter(torch.ones(heads, width))
+        self.bias = nn.Parameter(torch.zeros(heads, width))
+        nn.init.zeros_(self.mlp[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.mlp[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One vector per message and the slots it may read.
+
+        query: e(x) [B, query_size]; slots: [B, H, N, d_mem]; mask: [B, N], true where a slot exists (None: all do).
+        Returns soft tokens [B, H, d] and log attention [B, H, 1 + N], the shared empty slot first.
+        """
+        batch = slots.shape[0]
+        slots = torch.cat([self.empty_slot.expand(batch, -1, -1, -1), slots], dim=2)  # [B, H, 1+N, d_mem]
+        q = torch.einsum("be,hek->bhk", query, self.w_q)
+        keys = torch.einsum("bhnm,hmk->bhnk", slots, self.w_k)
+        scores = torch.einsum("bhk,bhnk->bhn", q, keys).float() / math.sqrt(self.config.key_size)
+        if mask is not None:
+            scores = scores.masked_fill(~F.pad(mask, (1, 0), value=True)[:, None], float("-inf"))
+        log_attention = scores.log_softmax(-1)
+        read = torch.einsum("bhn,bhnm->bhm", log_attention.exp().to(slots.dtype), slots)  # values are linear: mix slots, then W_V
+        mixed = torch.einsum("bhm,hmd->bhd", read, self.w_v)
+        mixed = F.layer_norm(mixed + self.mlp(mixed), (mixed.shape[-1],))
+        return mixed * self.gain + self.bias, log_attention
+
+    @torch.no_grad()
+    def start_from(self, embeddings: Tensor) -> None:
+        """Begin near the backbone's own token embeddings [V, d]: their size for LN_h, their main directions for W_V."""
+        self.gain.fill_(embeddings.float().pow(2).mean().sqrt().item())
+        self.w_v.copy_(principal_directions(embeddings, self.config.slot_size)[None].expand_as(self.w_v))
+
+
+def principal_directions(embeddings: Tensor, count: int) -> Tensor:
+    """The `count` directions along which token embeddings [V, d] vary most, as rows of length 1: [count, d]."""
+    centred = embeddings.float() - embeddings.float().mean(0)
+    covariance = centred.T @ centred / len(centred)
+    directions = torch.linalg.eigh(covariance).eigenvectors[:, -min(count, covariance.shape[0]) :]
+    return F.pad(directions.T, (0, 0, 0, count - directions.shape[1]))

@@ -1,0 +1,66 @@
+"""Configuration: `LPMConfig` is the shape of the memory network, `LPMSettings` are the LPM_* environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["LPMConfig", "LPMSettings", "Placement"]
+
+Placement = Literal["prefix", "message"]
+"""Where soft tokens stand: before everything (the paper), or just before the last user message."""
+
+
+class LPMConfig(BaseModel):
+    """Shape of the memory network. Saved beside its weights; validated once.
+
+    `heads` is H, the number of soft tokens; a page has one slot per head for each segment of at most `segment_tokens`
+    tokens; `slot_size` is d_mem.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone_size: int = Field(gt=0, description="d, the width of the backbone")
+    heads: int = Field(64, gt=0, description="H, soft tokens per question")
+    slot_size: int = Field(64, gt=0, description="d_mem, numbers per slot")
+    key_size: int = Field(64, gt=0, description="d_k of the read attention")
+    query_size: int = Field(256, gt=0, description="width of e(x)")
+    writer_size: int = Field(192, gt=0, description="width inside the writer")
+    writer_layers: int = Field(2, gt=0)
+    writer_heads: int = Field(4, gt=0)
+    layer: int = Field(2, ge=0, description="backbone layer whose hidden states are read, besides the token embeddings")
+    segment_tokens: int = Field(32, gt=0, description="tokens of dialogue behind one slot, at most")
+    chunk_tokens: int = Field(512, gt=0, description="tokens of dialogue behind one page, at most")
+    num_slots: int = Field(4096, gt=0, description="slots a user may have before the oldest pages are merged")
+    query_tokens: int = Field(256, gt=0, description="tokens of the message that e(x) looks at, counted from its end")
+    placement: Placement = "prefix"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.writer_size % self.writer_heads:
+            raise ValueError(f"writer_size {self.writer_size} is not a multiple of writer_heads {self.writer_heads}")
+        if self.segment_tokens > self.chunk_tokens:
+            raise ValueError(f"segment_tokens {self.segment_tokens} is larger than chunk_tokens {self.chunk_tokens}")
+        return self
+
+
+class LPMSettings(BaseSettings):
+    """Settings from the environment: LPM_HOME, LPM_MODEL, LPM_MEMORY, LPM_STORE, LPM_DEVICE, LPM_DTYPE."""
+
+    model_config = SettingsConfigDict(env_prefix="LPM_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: user_data_path("latent-personal-memory"))
+    model: str | None = None
+    memory: str | None = None
+    store: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def store_url(self) -> str:
+        """The store's SQLAlchemy URL: LPM_STORE, or SQLite in LPM_HOME."""
+        return self.store or f"sqlite:///{(self.home / 'memory.db').as_posix()}"

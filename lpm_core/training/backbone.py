@@ -1,0 +1,266 @@
+"""Training of the embedded backbone: a small Qwen3 that learns to read people's dialogues and to answer about them.
+
+Answer tokens weigh more than the rest, and contexts grow from one fact to many: without both, a model of this size
+does not learn to look things up in its context at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lpm_core.training.corpus import Corpus, Message, Person
+from lpm_core.training.tokenizer import train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+    from lpm_core.training.progress import Report
+
+__all__ = ["BackboneRecipe", "ChatEncoder", "train_backbone"]
+
+_log = logging.getLogger(__name__)
+_IGNORE = -100
+
+
+@dataclass(frozen=True)
+class BackboneRecipe:
+    """Size and training of the embedded Qwen3. Lengths are in tokens."""
+
+    vocab_size: int = 4096
+    hidden_size: int = 256
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    intermediate_size: int = 768
+    window: int = 1024
+    steps: int = 2200
+    batch_tokens: int = 7000
+    learning_rate: float = 1.5e-3
+    warmup: int = 100
+    context_weight: float = 0.1
+    max_facts: int = 10
+    curriculum: float = 0.5
+    dialogue_share: float = 0.15
+    questions: int = 6
+    tokenizer_people: int = 3000
+    checkpoint_every: int = 200
+    probe_people: int = 24
+    seed: int = 0
+
+
+class ChatEncoder:
+    """Turns of dialogue as token ids in the chat format, one turn at a time. Content never acts as markup."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._encode = tokenizer.backend_tokenizer
+        self._cache: dict[str, list[int]] = {}
+        vocabulary = tokenizer.get_vocab()
+        self.start, self.end = vocabulary["<|im_start|>"], vocabulary["<|im_end|>"]
+
+    def text(self, text: str) -> list[int]:
+        """Token ids of plain text."""
+        ids: list[int] = self._encode.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def fixed(self, text: str) -> list[int]:
+        """Token ids of one of the few texts that repeat (roles, line ends)."""
+        if text not in self._cache:
+            self._cache[text] = self.text(text)
+        return self._cache[text]
+
+    def turn(self, role: str, content: str) -> list[int]:
+        """`<|im_start|>role\\ncontent<|im_end|>\\n`"""
+        return [self.start, *self.fixed(f"{role}\n"), *self.text(content), self.end, *self.fixed("\n")]
+
+    def prompt(self) -> list[int]:
+        """`<|im_start|>assistant\\n`: what stands before an answer."""
+        return [self.start, *self.fixed("assistant\n")]
+
+    def answer(self, content: str) -> list[int]:
+        """An answer and its end, the tokens that are learned."""
+        return [*self.text(content), self.end]
+
+
+def _lesson(person: Person, encoder: ChatEncoder, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
+    """A dialogue followed by its questions and answers: token ids and their weights in the loss."""
+    ids = encoder.turn("system", system) if system else []
+    for role, text in person.turns:
+        ids += encoder.turn(role, text)
+    weights = [context_weight] * len(ids)
+    for question in person.questions:
+        asked = encoder.turn("user", question.text) + encoder.prompt()
+        answer = encoder.answer(question.answer)
+        line_end = encoder.fixed("\n")
+        ids += asked + answer + line_end
+        weights += [context_weight] * len(asked) + [1.0] * len(answer) + [context_weight] * len(line_end)
+    return ids, weights
+
+
+def _dialogue(corpus: Corpus, encoder: ChatEncoder, weight: float, length: int, rng: random.Random) -> tuple[list[int], list[float]]:
+    """Human dialogues, one after the other, cut at `length` tokens."""
+    ids: list[int] = []
+    while len(ids) < length:
+        for role, text in rng.choice(corpus.dialogues):
+            ids += encoder.turn(role, text)
+    return ids[:length], [weight] * length
+
+
+def _batch(rows: Sequence[tuple[list[int], list[float]]], pad: int) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and weights, both [B, T]."""
+    length = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([row + [pad] * (length - len(row)) for row, _ in rows])
+    weights = torch.tensor([row + [0.0] * (length - len(row)) for _, row in rows])
+    return ids, weights
+
+
+def learning_rate(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then a cosine to 2 % of the peak."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _new_model(recipe: BackboneRecipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(recipe.seed)
+    vocabulary = tokenizer.get_vocab()
+    config = Qwen3Config(
+        vocab_size=len(vocabulary),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        head_dim=recipe.head_dim,
+        max_position_embeddings=recipe.window,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=vocabulary["<|im_end|>"],
+        pad_token_id=vocabulary["<|endoftext|>"],
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def _loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted next-token cross-entropy. Only positions that weigh anything pass the output layer."""
+    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]  # [B, T-1, d]
+    targets, weight = ids[:, 1:], weights[:, 1:]
+    chosen = weight > 0
+    logits = model.lm_head(hidden[chosen]).float()  # [tokens, vocabulary]
+    losses = F.cross_entropy(logits, targets[chosen], reduction="none")
+    return (losses * weight[chosen]).sum() / weight[chosen].sum()
+
+
+def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]], folder: Path, report: Report, device: str = "cpu") -> Path:
+    """Train tokenizer and backbone into `folder`; continues from the last checkpoint there. Returns the model's folder."""
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+    corpus = Corpus("train", dialogues)
+    model_folder = folder / "backbone"
+    state_file = folder / "backbone.state.json"
+    if (model_folder / "tokenizer.json").exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(model_folder)
+    else:
+        report.say("learning the tokenizer")
+        tokenizer = train_tokenizer(corpus.texts(random.Random(recipe.seed), recipe.tokenizer_people), recipe.vocab_size)
+        tokenizer.save_pretrained(model_folder)
+    encoder = ChatEncoder(tokenizer)
+    state = json.loads(state_file.read_text()) if state_file.exists() else {"step": 0}
+    if state["step"] >= recipe.steps:
+        return model_folder
+    model = Qwen3ForCausalLM.from_pretrained(model_folder) if state["step"] else _new_model(recipe, tokenizer)
+    model.to(device).train()  # type: ignore[arg-type]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    moments = folder / "backbone.optimizer.safetensors"
+    if state["step"]:
+        load_optimizer(optimizer, moments)
+    report.say(f"backbone of {sum(p.numel() for p in model.parameters()):,} parameters, from step {state['step']} of {recipe.steps}")
+    pad = tokenizer.pad_token_id
+    probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
+    for step in report.steps(state["step"], recipe.steps, "backbone"):
+        ids, weights = _batch(_lessons(recipe, corpus, encoder, step), pad)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
+        with torch.autocast(device, torch.bfloat16):
+            loss = _loss(model, ids.to(device), weights.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        report.value(loss=loss.item(), tokens=ids.numel())
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            model.save_pretrained(model_folder)
+            save_optimizer(optimizer, moments)
+            state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
+            recall = _recall(model.eval(), encoder, probes, device, pad)
+            model.train()
+            report.say("recall in context, 8 facts, validation split: " + "  ".join(f"{kind} {share:.2f}" for kind, share in recall.items()))
+    return model_folder
+
+
+def _lessons(recipe: BackboneRecipe, corpus: Corpus, encoder: ChatEncoder, step: int) -> list[tuple[list[int], list[float]]]:
+    """One step's rows, about `batch_tokens` in all and alike in length, so that little is padding."""
+    rng = random.Random(f"backbone/{recipe.seed}/{step}")
+    progress = min(1.0, step / (recipe.curriculum * recipe.steps))
+    most = 1 + round(progress * (recipe.max_facts - 1))
+    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
+    rows: list[tuple[list[int], list[float]]] = []
+    while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:
+        if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
+            rows.append(_dialogue(corpus, encoder, recipe.context_weight, len(rows[0][0]), rng))
+            continue
+        person = corpus.person(rng, facts, talk=talk, questions=recipe.questions)
+        system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
+        rows.append(_lesson(person, encoder, system, recipe.context_weight))
+    return rows
+
+
+@torch.inference_mode()
+def _recall(model: Qwen3ForCausalLM, encoder: ChatEncoder, people: Sequence[Person], device: str, pad: int) -> dict[str, float]:
+    """Share of answers whose every token is the most likely one, with the dialogue in context; open vocabulary apart."""
+    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": []}
+    for person in people:
+        ids, weights = _batch([_lesson(person, encoder, None, 0.0)], pad)
+        with torch.autocast(device, torch.bfloat16):
+            best = model(ids.to(device)).logits[0, :-1].argmax(-1).cpu()
+        right, inside = (best == ids[0, 1:]).tolist(), (weights[0, 1:] > 0).tolist()
+        spans = [list(group) for learned, group in groupby(range(len(inside)), key=inside.__getitem__) if learned]
+        for question, span in zip(person.questions, spans, strict=True):
+            kind = "untold" if question.evidence is None else "open" if question.open_vocabulary else "known"
+            scores[kind].append(all(right[position] for position in span))
+    return {kind: sum(row) / len(row) for kind, row in scores.items() if row}
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """AdamW's moments as safetensors (no pickle)."""
+    from safetensors.torch import save_file
+
+    state = optimizer.state_dict()["state"]
+    save_file({f"{index}.{name}": tensor for index, row in state.items() for name, tensor in row.items()}, path)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """What `save_optimizer` wrote."""
+    from safetensors.torch import load_file
+
+    rows: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        index, name = key.split(".")
+        rows.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,266 @@
+"""Synthetic people: who they are, how they tell it over several sessions, and what they are asked.
+
+Facts, values and small talk are plain data (facts.toml, values.toml, talk.toml). Every split draws its own users,
+its own wordings and its own values: nothing that a probe says, asks or expects occurs in the training stream.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import tomllib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "read_dialogues"]
+
+Split = Literal["train", "validation", "test"]
+Message = tuple[str, str]
+"""A role ("user" or "assistant") and what was said."""
+
+UNKNOWN = "I don't know."
+"""The answer to a question about what was never told."""
+
+_ONSETS = "b br c ch d dr f g gr h j k kr l m n p pl qu r s sh sk st t th tr v w y z".split()
+_VOWELS = "a a e e i i o o u u ai ea oo ou".split()
+_CODAS = ["", "", "", "", "l", "n", "r", "s", "t", "m", "x", "nd", "rk", "lm", "th", "st"]
+_MONTHS = "January February March April May June July August September October November December".split()
+_HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
+_BUCKETS = 10  # invented values: bucket 0 is for test, 1 for validation, the rest for training
+_NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
+
+
+@dataclass(frozen=True)
+class FactType:
+    """One kind of fact, with the wordings that one split may use."""
+
+    key: str
+    pool: str
+    says: tuple[str, ...]
+    asks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told."""
+
+    text: str
+    answer: str
+    key: str
+    evidence: int | None
+    open_vocabulary: bool = False
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user: turns in order, the session each belongs to, and questions about them."""
+
+    turns: tuple[Message, ...]
+    sessions: tuple[int, ...]
+    questions: tuple[Question, ...]
+
+
+@cache
+def _data(name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
+
+
+def _bucket(text: str) -> Split:
+    number = zlib.crc32(text.encode()) % _BUCKETS
+    return "test" if number == 0 else "validation" if number == 1 else "train"
+
+
+def _share(items: Sequence[Any], split: Split) -> Sequence[Any]:
+    """The first four fifths for training and validation, the last fifth for test."""
+    cut = len(items) - len(items) // 5
+    return items[cut:] if split == "test" else items[:cut]
+
+
+def _wordings(items: Sequence[str], split: Split) -> tuple[str, ...]:
+    """All but the last three for training, the third from last for validation, the last two for test."""
+    return tuple(items[-2:] if split == "test" else items[-3:-2] if split == "validation" else items[:-3])
+
+
+def read_dialogues(paths: Iterable[Path]) -> list[list[Message]]:
+    """Human dialogues from JSON lines (`.jsonl` or `.jsonl.gz`) with `turns: [[role, text], …]`."""
+    dialogues: list[list[Message]] = []
+    for path in paths:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as lines:
+            dialogues.extend([(role, text) for role, text in json.loads(line)["turns"]] for line in lines)
+    return dialogues
+
+
+@dataclass
+class Corpus:
+    """Generator of people of one split.
+
+    `dialogues` (optional) are mixed in as small talk, and words of them stand in for values now and then, so that
+    the backbone learns to copy whatever stands in a value's place rather than a list of values.
+    """
+
+    split: Split = "train"
+    dialogues: Sequence[Sequence[Message]] = ()
+    fact_types: tuple[FactType, ...] = field(init=False)
+    _lexicon: list[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.fact_types = tuple(
+            FactType(row["key"], row["pool"], _wordings(row["says"], self.split), _wordings(row["asks"], self.split))
+            for row in _data("facts.toml")["fact"]
+        )
+        held_out = {word.lower() for pool in _data("values.toml").values() for value in _share(pool["real"], "test") for word in value.split()}
+        counts: dict[str, int] = {}
+        for dialogue in self.dialogues[:: max(1, len(self.dialogues) // 4000)]:
+            for _, text in dialogue:
+                for word in re.findall(r"[a-z]{4,10}", text):
+                    counts[word] = counts.get(word, 0) + 1
+        self._lexicon = sorted(word for word, count in counts.items() if 2 <= count <= 60 and word not in held_out)
+
+    @property
+    def systems(self) -> Sequence[str]:
+        """System prompts that agents use."""
+        systems: Sequence[str] = _data("talk.toml")["systems"]
+        return systems
+
+    # ---------------------------------------------------------------- values
+
+    def word(self, rng: random.Random) -> str:
+        """An invented word of two or three syllables that belongs to this split alone."""
+        while True:
+            syllables = rng.choice((2, 2, 2, 3))
+            text = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 or rng.random() < 0.25 else "") for i in range(syllables))
+            if _bucket(text) == self.split:
+                return text
+
+    def value(self, pool: str, rng: random.Random) -> tuple[str, bool]:
+        """A value of a pool, and whether it is open-vocabulary (invented, not a known word)."""
+        row = _data("values.toml")[pool]
+        real = _share(row["real"], self.split)
+        draw = rng.random()
+        if real and draw < (0.5 if self.split == "test" else 0.35):
+            return rng.choice(real), False
+        if self._lexicon and real and self.split == "train" and draw < 0.55:
+            words = " ".join(rng.choice(self._lexicon) for _ in range(rng.choice((1, 1, 2))))
+            return (words.title() if real[0][0].isupper() else words), True
+        while True:
+            pattern = rng.choice(row["invented"])
+            value = self._fill(pattern, rng)
+            if "{w" in pattern.lower() or _bucket(value) == self.split:
+                return value, True
+
+    def _fill(self, pattern: str, rng: random.Random) -> str:
+        day = rng.randint(1, 28)
+        ordinal = f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+        slots = {
+            "w": lambda: self.word(rng), "W": lambda: self.word(rng).capitalize(), "n": lambda: str(rng.randint(1, 99)),
+            "nnn": lambda: f"{rng.randint(0, 999):03d}", "nnnn": lambda: f"{rng.randint(0, 9999):04d}", "day": lambda: str(day), "ordinal": lambda: ordinal,
+            "month": lambda: rng.choice(_MONTHS), "hour": lambda: str(rng.randint(4, 11)), "minute": lambda: f"{rng.randrange(0, 60, 5):02d}", "hourword": lambda: rng.choice(_HOURS),
+        }  # fmt: skip
+        return re.sub(r"\{(\w+)\}", lambda match: slots[match[1]](), pattern)
+
+    # ---------------------------------------------------------------- talk
+
+    def talk(self, rng: random.Random) -> list[Message]:
+        """One exchange that tells no fact: from a human dialogue if there are any, else from talk.toml."""
+        if self.dialogues and rng.random() < 0.6:
+            dialogue = rng.choice(self.dialogues)
+            start = 2 * rng.randrange(max(1, len(dialogue) // 2))
+            pair = dialogue[start : start + 2]
+            if len(pair) == 2 and pair[0][0] == "user" and all(0 < len(text) <= 180 for _, text in pair):
+                return [("user", pair[0][1]), ("assistant", pair[1][1])]
+        said, answer = rng.choice(_share(_data("talk.toml")["chat"], self.split))
+        return [("user", said), ("assistant", answer)]
+
+    def _tell(self, sentences: Sequence[str], rng: random.Random) -> str:
+        """The sentences of one turn, dressed as people talk."""
+        talk = _data("talk.toml")
+        text = " ".join(sentences)
+        if rng.random() < 0.25:
+            opener = rng.choice(_share(talk["openers"], self.split))
+            if opener.endswith(",") and not text.startswith(_NO_LOWERCASE):
+                text = text[0].lower() + text[1:]
+            text = f"{opener} {text}"
+        if rng.random() < 0.2:
+            text = f"{text} {rng.choice(_share(talk['closers'], self.split))}"
+        elif rng.random() < 0.1:
+            chatter = self.talk(rng)[0][1]
+            text = f"{text} {chatter}" if rng.random() < 0.5 else f"{chatter} {text}"
+        return text
+
+    def _ask(self, fact: FactType, rng: random.Random) -> str:
+        text = rng.choice(fact.asks)
+        if self.split == "train":
+            if rng.random() < 0.1:
+                text = f"{rng.choice(('Quick question:', 'Tell me,', 'Hey,', 'Remind me:', 'One question.', 'I forgot.'))} {text}"
+            if rng.random() < 0.1:
+                text = text.rstrip("?.")
+            if rng.random() < 0.1:
+                text = text.lower()
+        return text
+
+    # ---------------------------------------------------------------- people
+
+    def person(self, rng: random.Random, facts: int, *, talk: float = 1.0, questions: int = 6, unknown: float = 0.2, sessions: int = 2) -> Person:
+        """A person who tells `facts` facts with about `talk` exchanges of small talk after each.
+
+        `questions` are asked about them, a share `unknown` of these about facts that were never told.
+        """
+        types = rng.sample(self.fact_types, min(len(self.fact_types), facts + 8))
+        told, untold = types[:facts], types[facts:]
+        values: dict[str, tuple[str, bool]] = {}
+        for fact in told:
+            value = self.value(fact.pool, rng)
+            while value[0] in {other for other, _ in values.values()}:
+                value = self.value(fact.pool, rng)
+            values[fact.key] = value
+        turns: list[Message] = []
+        marks: list[int] = []
+        where: dict[str, int] = {}
+        pending = list(told)
+        while pending:
+            batch, pending = (pending[:2], pending[2:]) if len(pending) > 1 and rng.random() < 0.12 else (pending[:1], pending[1:])
+            session = (facts - len(pending) - 1) * sessions // max(1, facts)
+            for fact in batch:
+                where[fact.key] = len(turns)
+            said = [self._insert(rng.choice(fact.says), values[fact.key][0]) for fact in batch]
+            exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(_share(_data("talk.toml")["acks"], self.split)))]]
+            exchanges += [self.talk(rng) for _ in range(int(talk + rng.random()))]
+            for exchange in exchanges:
+                turns.extend(exchange)
+                marks.extend([session] * len(exchange))
+        asked: list[Question] = []
+        for fact in rng.choices(told, k=questions) if questions > facts else rng.sample(told, questions):
+            if rng.random() < unknown:
+                other = rng.choice(untold)
+                asked.append(Question(self._ask(other, rng), UNKNOWN, other.key, None))
+            else:
+                value, is_open = values[fact.key]
+                asked.append(Question(self._ask(fact, rng), value, fact.key, where[fact.key], is_open))
+        return Person(tuple(turns), tuple(marks), tuple(asked))
+
+    @staticmethod
+    def _insert(wording: str, value: str) -> str:
+        text = wording.replace("{v}", value)
+        return text[0].upper() + text[1:]
+
+    def people(self, seed: int, count: int, facts: int, **options: Any) -> Iterator[Person]:
+        """`count` people that depend on split and seed alone."""
+        for index in range(count):
+            yield self.person(random.Random(f"{self.split}/{seed}/{index}"), facts, **options)
+
+    def texts(self, rng: random.Random, count: int) -> Iterator[str]:
+        """Plain text for training a tokenizer: turns of people and of human dialogues."""
+        for _ in range(count):
+            person = self.person(rng, rng.randint(1, 8))
+            yield from (text for _, text in person.turns)
+            yield from (f"{question.text}\n{question.answer}" for question in person.questions)
+            if self.dialogues:
+                yield from (text for _, text in rng.choice(self.dialogues))

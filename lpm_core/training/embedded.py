@@ -1,0 +1,77 @@
+"""The embedded default from nothing: corpus, tokenizer, backbone, memory weights, model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from lpm_core.backbone import Backbone
+from lpm_core.checkpoint import MemoryWeights
+from lpm_core.training.backbone import BackboneRecipe, train_backbone
+from lpm_core.training.corpus import read_dialogues
+from lpm_core.training.memory import MemoryRecipe, train_memory
+from lpm_core.training.progress import Report
+
+__all__ = ["environment", "export", "pick_device", "train_embedded"]
+
+_SHIPPED = torch.bfloat16  # half the bytes; the fingerprint is the same in every dtype
+
+
+def pick_device(name: str) -> str:
+    """`auto` is a CUDA GPU if there is one, else the CPU."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def environment() -> dict[str, str | int]:
+    """What a figure was measured with."""
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: str, seed: int) -> None:
+    """Train into `work`, continuing from its checkpoints, and write the weights that ship into `output`."""
+    work.mkdir(parents=True, exist_ok=True)
+    report = Report()
+    device = pick_device(device)
+    talk = read_dialogues(dialogues)
+    report.say(f"{len(talk):,} human dialogues from {len(dialogues)} files; training on {device}")
+    source = train_backbone(BackboneRecipe(seed=seed), talk, work, report, device)
+    export_backbone(source, output / "backbone")
+    backbone = Backbone.load(output / "backbone", device=device)
+    weights = train_memory(MemoryRecipe(seed=seed), backbone, talk, work, report)
+    export(weights, backbone, output, dialogues, work)
+    report.say(f"the embedded default is in {output}")
+
+
+def export_backbone(source: Path, target: Path) -> None:
+    """The backbone as it ships: bfloat16 safetensors, tokenizer, config."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(source, dtype=_SHIPPED).save_pretrained(target)
+    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+
+
+def export(weights: MemoryWeights, backbone: Backbone, output: Path, dialogues: Sequence[Path], work: Path) -> None:
+    """The memory weights as they ship, and the record of how they were made."""
+    weights.save(output / "memory", backbone, training=asdict(MemoryRecipe()), dtype=_SHIPPED)
+    states = {name: json.loads((work / f"{name}.state.json").read_text()) for name in ("backbone", "memory")}
+    record = {
+        "recipes": {name: state["recipe"] for name, state in states.items()},
+        "dialogues": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in dialogues},
+        "environment": environment(),
+    }
+    (output / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")

@@ -1,0 +1,235 @@
+"""Training of the memory weights: SlotWriter and SoftPromptProjection, end to end through the frozen backbone.
+
+Users are written in one pass and asked about what they told; only the soft tokens stand between. The loss is the
+cross-entropy of the answer, and early on also that of the attention: it should rest on slots of the turn with the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lpm_core.backbone import Backbone
+from lpm_core.checkpoint import MemoryWeights
+from lpm_core.training.backbone import learning_rate, load_optimizer, save_optimizer
+from lpm_core.training.corpus import UNKNOWN, Corpus, Message, Person, Question
+from lpm_core.writer import Chunk, cut_chunks, gather_segments
+
+if TYPE_CHECKING:
+    from lpm_core.training.progress import Report
+
+__all__ = ["MemoryRecipe", "train_memory"]
+
+
+@dataclass(frozen=True)
+class MemoryRecipe:
+    """Training of the memory weights."""
+
+    heads: int = 32
+    steps: int = 2400
+    users: int = 24
+    questions: int = 4
+    max_facts: int = 12
+    curriculum: float = 0.4
+    learning_rate: float = 1.5e-3
+    warmup: int = 50
+    attention_weight: float = 1.0
+    attention_floor: float = 0.1
+    attention_until: float = 0.6
+    window_share: float = 0.3
+    empty_share: float = 0.03
+    checkpoint_every: int = 200
+    probe_people: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _User:
+    """A person as the engine would see them: chunks, and for every slot the number of its turn."""
+
+    person: Person
+    chunks: tuple[Chunk, ...]
+    slot_turns: tuple[int, ...]
+
+
+def _user(person: Person, weights: MemoryWeights, backbone: Backbone) -> _User:
+    chunks: list[Chunk] = []
+    slot_turns: list[int] = []
+    for session in sorted(set(person.sessions)):
+        numbers = [number for number, mark in enumerate(person.sessions) if mark == session]
+        for chunk in cut_chunks([person.turns[number] for number in numbers], backbone.chat, weights.config):
+            chunks.append(chunk)
+            slot_turns += [numbers[turn] for turn in chunk.turns]
+    return _User(person, tuple(chunks), tuple(slot_turns))
+
+
+def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+
+def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone) -> tuple[Tensor, Tensor]:
+    """One-pass slots of several users: [B, H, N, d_mem], padded, and the mask [B, N]."""
+    chunks = [chunk for user in users for chunk in user.chunks]
+    with torch.no_grad():
+        states = backbone.states(_pad([chunk.ids for chunk in chunks]).to(backbone.device))
+        segments, lengths = gather_segments(states, chunks)
+    slots = weights.writer(segments, lengths)
+    counts = [len(user.slot_turns) for user in users]
+    most = max(counts)
+    padded = torch.stack([F.pad(part, (0, 0, 0, most - part.shape[1])) for part in slots.split(counts, dim=1)])
+    return padded, torch.arange(most, device=slots.device) < torch.tensor(counts, device=slots.device)[:, None]
+
+
+def read(
+    questions: Sequence[Question],
+    owners: Sequence[int],
+    slots: Tensor,
+    mask: Tensor,
+    weights: MemoryWeights,
+    backbone: Backbone,
+) -> tuple[Tensor, Tensor]:
+    """Soft tokens [Q, H, d] and log attention [Q, H, 1+N] for questions of the users `owners`."""
+    asked = [backbone.chat.text(question.text)[-weights.config.query_tokens :] for question in questions]
+    ids = _pad(asked).to(backbone.device)
+    inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
+    with torch.no_grad():
+        states = backbone.states(ids)
+    query = weights.projection.encode(states, inside)
+    index = torch.tensor(owners, device=ids.device)
+    soft, attention = weights.projection(query, slots[index], mask[index])
+    return soft, attention
+
+
+def answer_loss(
+    soft: Tensor,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    backbone: Backbone,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of answers after [soft; prompt], one mean per row [Q], and whether every token was the likeliest [Q]."""
+    rows, heads, _ = soft.shape
+    ids = _pad([[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]).to(backbone.device)
+    embeds = torch.cat([soft.to(backbone.embeddings.dtype), backbone.embeddings[ids]], dim=1)
+    hidden = backbone.hidden(embeds)
+    row = torch.tensor([index for index, answer in enumerate(answers) for _ in answer], device=ids.device)
+    column = torch.tensor([len(prompt) + offset for prompt, answer in zip(prompts, answers, strict=True) for offset in range(len(answer))], device=ids.device)
+    logits = backbone.model.get_output_embeddings()(hidden[row, heads + column - 1]).float()
+    targets = ids[row, column]
+    sums = torch.zeros(rows, device=ids.device).index_add(0, row, F.cross_entropy(logits, targets, reduction="none"))
+    wrong = torch.zeros(rows, device=ids.device).index_add(0, row, (logits.argmax(-1) != targets).float())
+    return sums / torch.bincount(row, minlength=rows), wrong == 0
+
+
+def _attention_loss(attention: Tensor, questions: Sequence[Question], users: Sequence[_User], owners: Sequence[int]) -> Tensor:
+    """Mean over heads of -log(attention on the slots that hold the answer); the empty slot, if it was never told."""
+    target = torch.zeros(attention.shape[0], attention.shape[2], dtype=torch.bool)
+    for row, (question, owner) in enumerate(zip(questions, owners, strict=True)):
+        if question.evidence is None:
+            target[row, 0] = True
+        else:
+            target[row, 1 : 1 + len(users[owner].slot_turns)] = torch.tensor([turn == question.evidence for turn in users[owner].slot_turns])
+    return -attention.masked_fill(~target[:, None].to(attention.device), float("-inf")).logsumexp(-1).mean()
+
+
+def _prompt(question: Question, window: Sequence[Message], backbone: Backbone) -> list[int]:
+    """The window's turns and the question in the chat format, ready for the answer."""
+    return backbone.chat.render([{"role": role, "content": text} for role, text in (*window, ("user", question.text))])
+
+
+def _answer(question: Question, backbone: Backbone) -> list[int]:
+    return [*backbone.chat.text(question.answer), *backbone.chat.markup("<|im_end|>")]
+
+
+@torch.no_grad()
+def recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
+    """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
+    scores: dict[str, list[float]] = {"known": [], "open": [], "untold": [], "attention": []}
+    for start in range(0, len(people), 8):
+        users = [_user(person, weights, backbone) for person in people[start : start + 8]]
+        questions = [question for user in users for question in user.person.questions]
+        owners = [index for index, user in enumerate(users) for _ in user.person.questions]
+        with torch.autocast(backbone.device.type, torch.bfloat16):
+            slots, mask = write(users, weights, backbone)
+            soft, attention = read(questions, owners, slots, mask, weights, backbone)
+            _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [_answer(q, backbone) for q in questions], backbone)
+        for row, question in enumerate(questions):
+            kind = "untold" if question.evidence is None else "open" if question.open_vocabulary else "known"
+            scores[kind].append(float(right[row]))
+            scores["attention"].append(float((-_attention_loss(attention[row : row + 1].float(), [question], users, [owners[row]])).exp()))
+    return {kind: sum(values) / len(values) for kind, values in scores.items() if values}
+
+
+def train_memory(
+    recipe: MemoryRecipe,
+    backbone: Backbone,
+    dialogues: Sequence[Sequence[Message]],
+    folder: Path,
+    report: Report,
+    weights: MemoryWeights | None = None,
+) -> MemoryWeights:
+    """Train memory weights for a backbone into `folder`; continues from the last checkpoint there."""
+    corpus = Corpus("train", dialogues)
+    state_file, moments, saved = folder / "memory.state.json", folder / "memory.optimizer.safetensors", folder / "memory"
+    state = json.loads(state_file.read_text()) if state_file.exists() else {"step": 0}
+    if state["step"]:
+        weights = MemoryWeights.load(saved, backbone)
+    elif weights is None:
+        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed)
+    weights.to(backbone.device)
+    parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    if state["step"]:
+        load_optimizer(optimizer, moments)
+    report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {recipe.steps}")
+    probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
+    for step in report.steps(state["step"], recipe.steps, "memory"):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
+        loss, attention, right = _step(recipe, corpus, weights, backbone, step)
+        progress = min(1.0, step / (recipe.attention_until * recipe.steps))
+        share = recipe.attention_floor + (recipe.attention_weight - recipe.attention_floor) * (1 - progress)
+        optimizer.zero_grad(set_to_none=True)
+        (loss + share * attention).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        report.value(loss=loss.item(), attention=attention.item(), right=right)
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            weights.save(saved, backbone, training=asdict(recipe))
+            save_optimizer(optimizer, moments)
+            state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
+            figures = recall(probes, weights, backbone)
+            report.say("recall from memory, 8 facts, validation split: " + "  ".join(f"{kind} {value:.2f}" for kind, value in figures.items()))
+    return weights
+
+
+def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> tuple[Tensor, Tensor, float]:
+    """Losses of answers and of attention on one batch of fresh users, and the share of answers right."""
+    rng = random.Random(f"memory/{recipe.seed}/{step}")
+    progress = min(1.0, step / (recipe.curriculum * recipe.steps))
+    most = 2 + round(progress * (recipe.max_facts - 2))
+    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
+    users = [_user(corpus.person(rng, facts, talk=talk, questions=recipe.questions), weights, backbone) for _ in range(recipe.users)]
+    questions = [question for user in users for question in user.person.questions]
+    owners = [index for index, user in enumerate(users) for _ in user.person.questions]
+    windows = [corpus.talk(rng) * rng.choice((1, 1, 2)) if rng.random() < recipe.window_share else [] for _ in questions]
+    with torch.autocast(backbone.device.type, torch.bfloat16):
+        slots, mask = write(users, weights, backbone)
+        for row in range(len(questions)):  # a few are asked of an empty memory
+            if rng.random() < recipe.empty_share:
+                questions[row] = Question(questions[row].text, UNKNOWN, questions[row].key, None)
+                owners[row] = len(users)
+        slots, mask = F.pad(slots, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(mask, (0, 0, 0, 1))
+        soft, attention = read(questions, owners, slots, mask, weights, backbone)
+        prompts = [_prompt(question, window, backbone) for question, window in zip(questions, windows, strict=True)]
+        losses, right = answer_loss(soft, prompts, [_answer(question, backbone) for question in questions], backbone)
+    nobody = _User(Person((), (), ()), (), ())
+    return losses.mean(), _attention_loss(attention, questions, [*users, nobody], owners), right.float().mean().item()

@@ -1,0 +1,88 @@
+"""Checks of what comes in from outside. Every refusal names the value and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast, get_args
+
+from lpm_core.chat import Message
+from lpm_core.exceptions import InvalidInputError
+from lpm_core.memory import Role, Source
+
+__all__ = ["MAX_ID", "MAX_MESSAGE", "check_messages", "check_time", "check_user_id"]
+
+MAX_ID = 512
+"""Characters of a user or session id."""
+MAX_MESSAGE = 1_000_000
+"""Characters of one message."""
+_SHOWN = 60
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{what} holds a lone surrogate at character {error.start}, which no UTF-8 text can; decode the text properly first") from None
+
+
+def check_user_id(value: object, what: str = "user id") -> str:
+    """An opaque string of 1 to 512 characters; any but NUL."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"the {what} is {_shown(value)}, not a string; pass str(id)")
+    if not value.strip():
+        raise InvalidInputError(f"the {what} is empty; every call names its user")
+    if len(value) > MAX_ID:
+        raise InvalidInputError(f"the {what} has {len(value)} characters, at most {MAX_ID} are allowed; pass a hash of it")
+    if "\0" in value:
+        raise InvalidInputError(f"the {what} {_shown(value)} holds a NUL character; remove it")
+    _check_text(value, f"the {what}")
+    return value
+
+
+def check_time(value: datetime | str | None) -> datetime:
+    """A moment in UTC: None is now, a string is ISO 8601, a time without a zone is UTC."""
+    if value is None:
+        return datetime.now(UTC)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidInputError(f"at={_shown(value)} is not an ISO 8601 time such as 2024-05-17T09:30:00+00:00") from None
+    if not isinstance(value, datetime):
+        raise InvalidInputError(f"at={_shown(value)} is neither a datetime nor an ISO 8601 text")
+    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def check_messages(messages: object, session_id: str) -> list[tuple[Role, str, Source]]:
+    """Role, content and source of each message; one text is one message of the user."""
+    check_user_id(session_id, "session id")
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    elif isinstance(messages, Mapping):
+        messages = [messages]
+    if not isinstance(messages, Sequence) or not messages:
+        raise InvalidInputError(f"messages={_shown(messages)}: pass a text or a non-empty list of {{'role': …, 'content': …}}")
+    return [_check_message(message, number) for number, message in enumerate(messages)]
+
+
+def _check_message(message: Message, number: int) -> tuple[Role, str, Source]:
+    if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+        raise InvalidInputError(f"message {number} is {_shown(message)}, not {{'role': …, 'content': …}}")
+    role, content = message["role"], message["content"]
+    if role not in get_args(Role):
+        raise InvalidInputError(f"message {number} has the role {_shown(role)}; roles are {', '.join(get_args(Role))}")
+    if not isinstance(content, str):
+        raise InvalidInputError(f"message {number} has content of type {type(content).__name__}; only text can be remembered")
+    if not content.strip():
+        raise InvalidInputError(f"message {number} is empty; leave it out")
+    if len(content) > MAX_MESSAGE:
+        raise InvalidInputError(f"message {number} has {len(content)} characters, at most {MAX_MESSAGE} are allowed; split it")
+    _check_text(content, f"message {number}")
+    source = "import" if role == "system" else role
+    return cast(Role, role), content, cast(Source, source)

@@ -1,0 +1,161 @@
+"""The write path: a chunk of dialogue becomes a page of slots in one pass.
+
+A chunk is cut into segments of a few dozen tokens, never across turns, and each segment gives every head one slot:
+what a slot says is known to come from one turn. Head h starts out as a copy of the segment's h-th token and learns
+what else to take along; keys for the read path come from the whole segment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lpm_core.chat import ChatFormat
+from lpm_core.projection import principal_directions
+from lpm_core.settings import LPMConfig
+
+__all__ = ["Chunk", "SlotWriter", "cut_chunks"]
+
+_SENTENCE_ENDS = (".", "!", "?", "\n", ";")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens of one page: the ids, and for each segment its span among them and the number of its turn."""
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    turns: tuple[int, ...]
+
+
+def _pieces(ids: Sequence[int], limit: int, chat: ChatFormat) -> list[tuple[int, int]]:
+    """Spans of at most `limit` tokens: cut after a sentence where one ends in the second half, else between words."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+    while len(ids) - start > limit:
+        candidates = range(start + limit, start + limit // 2, -1)
+        stop = next((end for end in candidates if chat.decode(ids[end - 1 : end]).endswith(_SENTENCE_ENDS)), None)
+        stop = stop or next((end for end in candidates if chat.decode(ids[end : end + 1]).startswith(" ")), start + limit)
+        spans.append((start, stop))
+        start = stop
+    if start < len(ids):
+        spans.append((start, len(ids)))
+    return spans
+
+
+def cut_chunks(turns: Sequence[tuple[str, str]], chat: ChatFormat, config: LPMConfig) -> list[Chunk]:
+    """Cut a session's turns (role, content) into chunks of at most `chunk_tokens`; depends on nothing but them.
+
+    All chunks but the last stay as they are when turns are added. A turn too long for a chunk goes on in the next.
+    """
+    chunks: list[Chunk] = []
+    ids: list[int] = []
+    spans: list[tuple[int, int]] = []
+    owners: list[int] = []
+
+    def close() -> None:
+        if spans:
+            chunks.append(Chunk(tuple(ids), tuple(spans), tuple(owners)))
+        ids.clear()
+        spans.clear()
+        owners.clear()
+
+    for number, (role, content) in enumerate(turns):
+        encoded = chat.text(content)
+        frame = len(chat.turn(role, ())[0])
+        rest = _pieces(encoded, config.segment_tokens, chat)
+        while rest:
+            room = config.chunk_tokens - len(ids) - frame
+            whole = rest[-1][1] - rest[0][0] <= room
+            fitting = rest if whole else [span for span in rest if span[1] - rest[0][0] <= room] if not ids else []
+            if not fitting and ids:
+                close()
+                continue
+            fitting = fitting or rest[:1]
+            begin, stop = fitting[0][0], fitting[-1][1]
+            wrapped, offset = chat.turn(role, encoded[begin:stop])
+            spans += [(len(ids) + offset + first - begin, len(ids) + offset + last - begin) for first, last in fitting]
+            owners += [number] * len(fitting)
+            ids += wrapped
+            rest = rest[len(fitting) :]
+    close()
+    return chunks
+
+
+class _Layer(nn.Module):
+    """Head queries look at their segment, then at each other's sum, then think."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key_value, self.out = nn.Linear(size, size), nn.Linear(size, 2 * size), nn.Linear(size, size)
+        self.up, self.down = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
+
+    def forward(self, x: Tensor, source: Tensor, bias: Tensor) -> Tensor:
+        """x [S, H, w], source [S, L, w], bias [S, heads, H, L] added to attention scores -> [S, H, w]."""
+        segments, queries, size = x.shape
+        q = self.query(F.rms_norm(x, (size,))).view(segments, queries, self.heads, -1).transpose(1, 2)
+        k, v = (part.view(segments, -1, self.heads, size // self.heads).transpose(1, 2) for part in self.key_value(source).chunk(2, -1))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        x = x + self.out(attended.transpose(1, 2).reshape(segments, queries, size))
+        x = x + self.down(F.gelu(self.up(F.rms_norm(x, (size,)))))
+        return x
+
+
+class SlotWriter(nn.Module):
+    """Learned queries, one per head, cross-attend to each segment's hidden states.
+
+    One attention head in each layer leans to the query's own place in the segment (head h to token h, wrapping around
+    in short segments), so that exact strings can be copied; the others look freely.
+    """
+
+    def __init__(self, config: LPMConfig) -> None:
+        super().__init__()
+        size = config.writer_size
+        self.config = config
+        self.source = nn.Linear(2 * config.backbone_size, size)
+        self.queries = nn.Parameter(torch.randn(config.heads, size) * 0.5)
+        self.place = nn.Parameter(torch.tensor(6.0))
+        self.layers = nn.ModuleList(_Layer(size, config.writer_heads) for _ in range(config.writer_layers))
+        self.out = nn.Linear(size, config.slot_size)
+        self.copy = nn.Linear(config.backbone_size, config.slot_size, bias=False)
+        nn.init.normal_(self.out.weight, std=0.3 / math.sqrt(size))
+
+    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Segments [S, L, 2d] (token embedding and lower layer, RMS-normalised), their lengths [S] -> slots [H, S, d_mem]."""
+        segments, longest = states.shape[:2]
+        position = torch.arange(longest, device=states.device)
+        inside = position < lengths[:, None]  # [S, L]
+        head = torch.arange(self.config.heads, device=states.device)
+        own = (head % lengths[:, None])[..., None] == position  # [S, H, L]
+        bias = torch.zeros(segments, self.config.writer_heads, self.config.heads, longest, device=states.device)
+        bias[:, 0] = own * self.place
+        bias = bias.masked_fill(~inside[:, None, None], float("-inf"))
+        source = self.source(states)
+        x = self.queries.expand(segments, -1, -1)
+        for layer in self.layers:
+            x = layer(x, source, bias)
+        copied = torch.einsum("shl,slm->shm", own.to(states.dtype), self.copy(states[..., : self.config.backbone_size]))
+        slots: Tensor = copied + self.out(F.rms_norm(x, (x.shape[-1],)))
+        return slots.transpose(0, 1)
+
+    @torch.no_grad()
+    def start_from(self, embeddings: Tensor) -> None:
+        """Begin by copying the main directions of the backbone's token embeddings [V, d]."""
+        self.copy.weight.copy_(principal_directions(embeddings, self.config.slot_size))
+
+
+def gather_segments(states: Tensor, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor]:
+    """Hidden states of chunks [C, T, 2d] cut into their segments: [S, L, 2d] and lengths [S], chunk after chunk."""
+    rows = [(number, first, last) for number, chunk in enumerate(chunks) for first, last in chunk.spans]
+    lengths = torch.tensor([last - first for _, first, last in rows], device=states.device)
+    longest = int(lengths.max())
+    index = torch.tensor([first for _, first, _ in rows], device=states.device)[:, None] + torch.arange(longest, device=states.device)
+    index = index.clamp(max=states.shape[1] - 1)
+    owner = torch.tensor([number for number, _, _ in rows], device=states.device)[:, None]
+    return states[owner, index], lengths

@@ -1,0 +1,1 @@
+"""Latent personal memory in LangChain and LlamaIndex, a Chroma RAG memory beside it, and the benchmarks that compare them."""

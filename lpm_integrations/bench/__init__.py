@@ -1,0 +1,1 @@
+"""Benchmarks of memories: datasets, metrics, arms, runner and report."""

@@ -1,0 +1,77 @@
+"""A benchmark as cases: a history, and questions about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from lpm_core.training.corpus import UNKNOWN, Corpus
+from lpm_integrations.bench.datasets.locomo import Conversation
+
+__all__ = ["ANSWERABLE", "NEVER_TOLD", "Case", "HistoryTurn", "TestQuestion", "locomo_case", "probe_cases"]
+
+ANSWERABLE, NEVER_TOLD = 4, 5
+"""Category ids of probes, those of LoCoMo: single-hop and adversarial."""
+
+
+@dataclass(frozen=True)
+class HistoryTurn:
+    """One turn of a history, as a memory is told it. `key` is the data set's own id of the turn."""
+
+    session_id: str
+    role: str
+    content: str
+    key: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class TestQuestion:
+    """A question, the answer that counts as right (None: nothing to compare with), and its category id."""
+
+    id: str
+    text: str
+    gold: str | None
+    category: int
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One user: what they said, and what is asked."""
+
+    user_id: str
+    turns: tuple[HistoryTurn, ...]
+    questions: tuple[TestQuestion, ...] = field(default=())
+
+
+def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test") -> Iterator[Case]:
+    """Synthetic people of a split that training never saw: users, wordings and values are all new."""
+    corpus = Corpus("validation" if split == "validation" else "test")
+    for number, person in enumerate(corpus.people(seed, people, facts, questions=questions)):
+        turns = tuple(
+            HistoryTurn(f"s{session}", role, content, str(index)) for index, ((role, content), session) in enumerate(zip(person.turns, person.sessions, strict=True))
+        )
+        asked = tuple(
+            TestQuestion(
+                f"{number}/{index}",
+                question.text,
+                UNKNOWN if question.evidence is None else question.answer,
+                NEVER_TOLD if question.evidence is None else ANSWERABLE,
+                () if question.evidence is None else ("open_vocabulary" if question.open_vocabulary else "known_words",),
+            )
+            for index, question in enumerate(person.questions)
+        )
+        yield Case(f"probe-{seed}-{number}", turns, asked)
+
+
+def locomo_case(conversation: Conversation) -> Case:
+    """A LoCoMo conversation as one user: speaker A has the role of the user, B of the assistant, each line names its speaker."""
+    turns = tuple(
+        HistoryTurn(session.id, "user" if turn.speaker == conversation.speaker_a else "assistant", f"{turn.speaker}: {turn.content}", turn.dia_id, session.at)
+        for session in conversation.sessions
+        for turn in session.turns
+    )
+    asked = tuple(TestQuestion(question.id, question.question, None if question.category == NEVER_TOLD else question.answer, question.category) for question in conversation.questions)
+    return Case(conversation.id, turns, asked)

@@ -1,0 +1,1 @@
+"""Benchmark files, read into plain values."""

@@ -1,0 +1,42 @@
+"""How remembered turns are written into a prompt for models that read text, and how they are taken out again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+__all__ = ["format_evidence", "strip_evidence", "unfold_transcript"]
+
+_BEGIN, _END = "[what the user said before]", "[end of what the user said before]"
+_BLOCK = re.compile(re.escape(_BEGIN) + r".*?" + re.escape(_END) + r"\n?", re.DOTALL)
+_LINE = re.compile(r"^(Human|AI): ?", re.MULTILINE)
+
+
+def format_evidence(lines: Sequence[str]) -> str:
+    """Remembered turns as a block of text; empty if there are none. A marker inside a turn is made harmless."""
+    safe = [line.replace(_BEGIN, "(…)").replace(_END, "(…)") for line in lines]
+    return "\n".join([_BEGIN, *(f"- {line}" for line in safe), _END]) if safe else ""
+
+
+def strip_evidence(text: str) -> str:
+    """The text without blocks of `format_evidence`: for models that read the soft tokens instead."""
+    return _BLOCK.sub("", text)
+
+
+def unfold_transcript(text: str) -> list[tuple[str, str]] | None:
+    """A prompt that holds a whole conversation as `Human:`/`AI:` lines, as messages; None if it is not one.
+
+    What stands before the first line becomes a system message. Chains of langchain-classic write such prompts.
+    """
+    marks = list(_LINE.finditer(text))
+    if not marks or marks[-1][1] != "AI" or text[marks[-1].end() :].strip() or len(marks) < 2 or marks[-2][1] != "Human":
+        return None
+    messages: list[tuple[str, str]] = []
+    head = text[: marks[0].start()].strip()
+    if head:
+        messages.append(("system", head))
+    for mark, after in zip(marks, marks[1:], strict=False):
+        content = text[mark.end() : after.start()].strip()
+        if content:
+            messages.append(("user" if mark[1] == "Human" else "assistant", content))
+    return messages if messages and messages[-1][0] == "user" else None

@@ -1,0 +1,59 @@
+"""Memory weights on disk: what fits is loaded, what does not is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_tiny
+
+from lpm_core import LPM, MemoryWeightsError
+from lpm_core.backbone import Backbone
+from lpm_core.checkpoint import MemoryWeights
+
+
+def test_round_trip(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    weights = MemoryWeights.new(tiny_backbone, heads=4, writer_size=16, seed=3)
+    weights.save(tmp_path, tiny_backbone, training={"steps": 0})
+
+    loaded = MemoryWeights.load(tmp_path, tiny_backbone)
+
+    assert loaded.config == weights.config
+    assert loaded.fingerprint == weights.fingerprint
+    assert all(torch.equal(a, b) for a, b in zip(weights.state_dict().values(), loaded.state_dict().values(), strict=True))
+
+
+def test_weights_of_another_backbone_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    other = make_tiny(tmp_path / "other", seed=5)
+
+    with pytest.raises(MemoryWeightsError, match="trained for backbone"):
+        LPM.from_pretrained(other, memory=tiny_folder / "memory", store="sqlite://")
+
+
+def test_a_model_without_memory_weights_says_how_to_train_them(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "bare")
+
+    with pytest.raises(MemoryWeightsError, match="lpm train memory --backbone"):
+        LPM.from_pretrained(folder, store="sqlite://")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "config", "format", "shape"])
+def test_damaged_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path, damage: str) -> None:
+    MemoryWeights.new(tiny_backbone, heads=4, writer_size=16).save(tmp_path, tiny_backbone)
+    weights, config = tmp_path / "memory.safetensors", tmp_path / "config.json"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "missing":
+        weights.unlink()
+    elif damage == "config":
+        config.write_text("{")
+    else:
+        description = json.loads(config.read_text())
+        description["format"] = 99 if damage == "format" else description["format"]
+        description["config"]["heads"] = 5
+        config.write_text(json.dumps(description))
+
+    with pytest.raises(MemoryWeightsError, match=str(tmp_path)):
+        MemoryWeights.load(tmp_path, tiny_backbone)

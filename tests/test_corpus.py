@@ -1,0 +1,79 @@
+"""Splits of the corpus share no user, no wording and no value."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from lpm_core.training.corpus import UNKNOWN, Corpus, _data, _share, _wordings
+
+_DIALOGUES = [[("user", "hello there my friend lasagna"), ("assistant", "hello"), ("user", "what about gardens"), ("assistant", "gardens are nice")]] * 50
+
+
+def _stream(split: str, people: int, dialogues: list[list[tuple[str, str]]] | None = None) -> tuple[str, set[str], set[str]]:
+    corpus = Corpus(split, dialogues or [])  # type: ignore[arg-type]
+    texts, values, asked = [], set(), set()
+    for person in corpus.people(1, people, 8):
+        texts += [text for _, text in person.turns]
+        values |= {question.answer for question in person.questions if question.answer != UNKNOWN}
+        asked |= {question.text for question in person.questions}
+    return "\n".join(texts), values, asked
+
+
+def test_no_held_out_wording_or_value_occurs_in_training() -> None:
+    text, values, asked = _stream("train", 1500, _DIALOGUES)
+    _, test_values, test_asked = _stream("test", 400)
+    _, validation_values, _ = _stream("validation", 400)
+
+    assert not values & test_values
+    assert not asked & test_asked
+    for fact in _data("facts.toml")["fact"]:
+        for says in _wordings(fact["says"], "test"):
+            pattern = re.escape(says).replace(re.escape("{v}"), r"[^\n.]{1,40}?")
+            assert not re.search(rf"^{pattern}$", text, re.MULTILINE), says
+    words = set(re.findall(r"[\w']+", text.lower()))
+    held_out = [value for pool in _data("values.toml").values() for value in _share(pool["real"], "test")]
+    assert not [value for value in held_out if value.lower() in values]
+    invented = {value for value in test_values if re.fullmatch(r"[A-Za-z]{6,}", value) and value not in held_out}
+    assert not {value.lower() for value in invented} & words
+    assert validation_values
+
+
+def test_wordings_of_the_splits_are_disjoint() -> None:
+    for fact in _data("facts.toml")["fact"]:
+        for key in ("says", "asks"):
+            splits = [set(_wordings(fact[key], split)) for split in ("train", "validation", "test")]
+            assert all(splits)
+            assert sum(map(len, splits)) == len(set().union(*splits)) == len(fact[key])
+
+
+def test_answers_stand_in_the_turn_that_is_named_as_evidence() -> None:
+    for person in Corpus("test").people(3, 200, 8, questions=8):
+        for question in person.questions:
+            if question.evidence is None:
+                assert question.answer == UNKNOWN
+            else:
+                role, text = person.turns[question.evidence]
+                assert role == "user"
+                assert question.answer.lower() in text.lower()
+
+
+def test_people_depend_on_split_and_seed_alone() -> None:
+    assert list(Corpus("test").people(7, 5, 4)) == list(Corpus("test").people(7, 5, 4))
+    assert list(Corpus("test").people(7, 5, 4)) != list(Corpus("test").people(8, 5, 4))
+
+
+def test_untold_questions_are_about_facts_nobody_told() -> None:
+    for person in Corpus("train").people(5, 100, 3, questions=12, unknown=0.5):
+        told = {question.key for question in person.questions if question.evidence is not None}
+        untold = {question.key for question in person.questions if question.evidence is None}
+        assert not told & untold
+
+
+def test_words_of_human_dialogue_stand_in_for_values_but_never_held_out_ones() -> None:
+    corpus = Corpus("train", _DIALOGUES)
+    rng = random.Random(0)
+
+    values = {corpus.value("food", rng)[0] for _ in range(2000)}
+
+    assert not any("lasagna" in value for value in values)
