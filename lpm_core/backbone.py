@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from lpm_core.exceptions import InvalidInputError, ModelError, ModelNotFoundErro
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "quiet_loading"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAMILY = ("qwen3",)
@@ -73,8 +74,9 @@ class Backbone:
             config = AutoConfig.from_pretrained(name, local_files_only=offline)
             if config.model_type not in _FAMILY:
                 raise ModelError(f"{str(name)!r} is a {config.model_type!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B")
-            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[dtype], local_files_only=offline, use_safetensors=True)
+            with quiet_loading():
+                tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline)
+                model = AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[dtype], local_files_only=offline, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ModelNotFoundError(f"cannot load the model {str(name)!r}: {_first_line(error)}. Give a folder with config.json, tokenizer.json and model.safetensors, or a hub name") from error
         try:
@@ -154,6 +156,20 @@ class Backbone:
         full = torch.cat([embeds, self.embed(answer)])[None].to(self.model.dtype)
         logits = self.model(inputs_embeds=full, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]
         return F.cross_entropy(logits.float(), torch.tensor(list(answer), device=self.device)).item()
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bar of transformers for weights that load in a moment."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _lower_part(model: nn.Module, layers: int) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["ChatFormat", "Message"]
 
@@ -21,8 +21,9 @@ _HOLES = re.compile("\ue000(\\d+)\ue001")
 class ChatFormat:
     """Encodes text and messages for one tokenizer of the Qwen family (ChatML)."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
+        self._encode = tokenizer.backend_tokenizer.encode  # the tokenizer's own call is not safe in threads
         self._fixed: dict[str, list[int]] = {}
         markup = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self._markup = re.compile("|".join(f"(?<={re.escape(token[0])}){re.escape(token[1:])}" for token in markup if len(token) > 1)) if markup else None
@@ -37,7 +38,7 @@ class ChatFormat:
         return ids + self._markup_free(text[start:])
 
     def _markup_free(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        return list(self._encode(text, add_special_tokens=False).ids) if text else []
 
     def markup(self, text: str) -> list[int]:
         """Token ids of text of our own, in which markup is obeyed."""

@@ -255,7 +255,8 @@ class LPM:
             oldest = next((index for index, message in enumerate(kept[:-1]) if message["role"] != "system"), None)
             if oldest is None:
                 return kept if len(kept) < len(messages) else []
-            excess -= len(self.backbone.chat.text(str(kept.pop(oldest).get("content") or "-")))
+            gone = kept.pop(oldest)
+            excess -= len(self.backbone.chat.turn(gone["role"], self.backbone.chat.text(str(gone.get("content") or "")))[0])
         return kept
 
     def ask(
@@ -353,7 +354,7 @@ class LPM:
 
     def _known(self, user_id: str) -> None:
         check_user_id(user_id)
-        if not self.store.version(user_id):
+        if not self.store.turns(user_id):
             raise UnknownUserError(f"there is no user {user_id!r} in this store; `users()` lists those there are")
 
     def _open(self) -> None:

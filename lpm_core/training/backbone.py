@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lpm_core.chat import ChatFormat
 from lpm_core.training.corpus import Corpus, Message, Person
 from lpm_core.training.tokenizer import train_tokenizer
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from lpm_core.training.progress import Report
 
-__all__ = ["BackboneRecipe", "ChatEncoder", "train_backbone"]
+__all__ = ["BackboneRecipe", "context_recall", "learning_rate", "load_optimizer", "save_optimizer", "train_backbone"]
 
 _log = logging.getLogger(__name__)
 _IGNORE = -100
@@ -46,75 +47,47 @@ class BackboneRecipe:
     head_dim: int = 64
     intermediate_size: int = 768
     window: int = 1024
-    steps: int = 2200
+    steps: int = 3100
     batch_tokens: int = 7000
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 4e-3
     warmup: int = 100
     context_weight: float = 0.1
+    context_share: float = 0.3
     max_facts: int = 10
     curriculum: float = 0.5
     dialogue_share: float = 0.15
     questions: int = 6
     tokenizer_people: int = 3000
-    checkpoint_every: int = 200
-    probe_people: int = 24
+    checkpoint_every: int = 100
+    probe_people: int = 32
     seed: int = 0
 
 
-class ChatEncoder:
-    """Turns of dialogue as token ids in the chat format, one turn at a time. Content never acts as markup."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._encode = tokenizer.backend_tokenizer
-        self._cache: dict[str, list[int]] = {}
-        vocabulary = tokenizer.get_vocab()
-        self.start, self.end = vocabulary["<|im_start|>"], vocabulary["<|im_end|>"]
-
-    def text(self, text: str) -> list[int]:
-        """Token ids of plain text."""
-        ids: list[int] = self._encode.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def fixed(self, text: str) -> list[int]:
-        """Token ids of one of the few texts that repeat (roles, line ends)."""
-        if text not in self._cache:
-            self._cache[text] = self.text(text)
-        return self._cache[text]
-
-    def turn(self, role: str, content: str) -> list[int]:
-        """`<|im_start|>role\\ncontent<|im_end|>\\n`"""
-        return [self.start, *self.fixed(f"{role}\n"), *self.text(content), self.end, *self.fixed("\n")]
-
-    def prompt(self) -> list[int]:
-        """`<|im_start|>assistant\\n`: what stands before an answer."""
-        return [self.start, *self.fixed("assistant\n")]
-
-    def answer(self, content: str) -> list[int]:
-        """An answer and its end, the tokens that are learned."""
-        return [*self.text(content), self.end]
+def _turn(chat: ChatFormat, role: str, content: str) -> list[int]:
+    return chat.turn(role, chat.text(content))[0]
 
 
-def _lesson(person: Person, encoder: ChatEncoder, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
+def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
     """A dialogue followed by its questions and answers: token ids and their weights in the loss."""
-    ids = encoder.turn("system", system) if system else []
+    ids = _turn(chat, "system", system) if system else []
     for role, text in person.turns:
-        ids += encoder.turn(role, text)
+        ids += _turn(chat, role, text)
     weights = [context_weight] * len(ids)
     for question in person.questions:
-        asked = encoder.turn("user", question.text) + encoder.prompt()
-        answer = encoder.answer(question.answer)
-        line_end = encoder.fixed("\n")
-        ids += asked + answer + line_end
+        asked = [*_turn(chat, "user", question.text), *chat.markup("<|im_start|>assistant\n")]
+        answer = [*chat.text(question.answer), *chat.markup("<|im_end|>")]
+        line_end = chat.markup("\n")
+        ids += [*asked, *answer, *line_end]
         weights += [context_weight] * len(asked) + [1.0] * len(answer) + [context_weight] * len(line_end)
     return ids, weights
 
 
-def _dialogue(corpus: Corpus, encoder: ChatEncoder, weight: float, length: int, rng: random.Random) -> tuple[list[int], list[float]]:
+def _dialogue(corpus: Corpus, chat: ChatFormat, weight: float, length: int, rng: random.Random) -> tuple[list[int], list[float]]:
     """Human dialogues, one after the other, cut at `length` tokens."""
     ids: list[int] = []
     while len(ids) < length:
         for role, text in rng.choice(corpus.dialogues):
-            ids += encoder.turn(role, text)
+            ids += _turn(chat, role, text)
     return ids[:length], [weight] * length
 
 
@@ -157,10 +130,12 @@ def _new_model(recipe: BackboneRecipe, tokenizer: PreTrainedTokenizerFast) -> Qw
     return Qwen3ForCausalLM(config)
 
 
-def _loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted next-token cross-entropy. Only positions that weigh anything pass the output layer."""
+def _loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor, share: float) -> Tensor:
+    """Weighted next-token cross-entropy on all answers and a random `share` of the other tokens: the output layer is dear."""
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]  # [B, T-1, d]
     targets, weight = ids[:, 1:], weights[:, 1:]
+    drawn = torch.rand(weight.shape, device=weight.device) < share
+    weight = torch.where(weight < 1, weight * drawn / share, weight)
     chosen = weight > 0
     logits = model.lm_head(hidden[chosen]).float()  # [tokens, vocabulary]
     losses = F.cross_entropy(logits, targets[chosen], reduction="none")
@@ -180,13 +155,13 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
         report.say("learning the tokenizer")
         tokenizer = train_tokenizer(corpus.texts(random.Random(recipe.seed), recipe.tokenizer_people), recipe.vocab_size)
         tokenizer.save_pretrained(model_folder)
-    encoder = ChatEncoder(tokenizer)
+    chat = ChatFormat(tokenizer)
     state = json.loads(state_file.read_text()) if state_file.exists() else {"step": 0}
     if state["step"] >= recipe.steps:
         return model_folder
     model = Qwen3ForCausalLM.from_pretrained(model_folder) if state["step"] else _new_model(recipe, tokenizer)
     model.to(device).train()  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     moments = folder / "backbone.optimizer.safetensors"
     if state["step"]:
         load_optimizer(optimizer, moments)
@@ -194,11 +169,12 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     pad = tokenizer.pad_token_id
     probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
     for step in report.steps(state["step"], recipe.steps, "backbone"):
-        ids, weights = _batch(_lessons(recipe, corpus, encoder, step), pad)
+        torch.manual_seed(recipe.seed + step)
+        ids, weights = _batch(_lessons(recipe, corpus, chat, step), pad)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
         with torch.autocast(device, torch.bfloat16):
-            loss = _loss(model, ids.to(device), weights.to(device))
+            loss = _loss(model, ids.to(device), weights.to(device), recipe.context_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -208,13 +184,13 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
             model.save_pretrained(model_folder)
             save_optimizer(optimizer, moments)
             state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
-            recall = _recall(model.eval(), encoder, probes, device, pad)
+            recall = context_recall(model.eval(), chat, probes)
             model.train()
             report.say("recall in context, 8 facts, validation split: " + "  ".join(f"{kind} {share:.2f}" for kind, share in recall.items()))
     return model_folder
 
 
-def _lessons(recipe: BackboneRecipe, corpus: Corpus, encoder: ChatEncoder, step: int) -> list[tuple[list[int], list[float]]]:
+def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int) -> list[tuple[list[int], list[float]]]:
     """One step's rows, about `batch_tokens` in all and alike in length, so that little is padding."""
     rng = random.Random(f"backbone/{recipe.seed}/{step}")
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
@@ -223,22 +199,22 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, encoder: ChatEncoder, step:
     rows: list[tuple[list[int], list[float]]] = []
     while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:
         if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
-            rows.append(_dialogue(corpus, encoder, recipe.context_weight, len(rows[0][0]), rng))
+            rows.append(_dialogue(corpus, chat, recipe.context_weight, len(rows[0][0]), rng))
             continue
         person = corpus.person(rng, facts, talk=talk, questions=recipe.questions)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
-        rows.append(_lesson(person, encoder, system, recipe.context_weight))
+        rows.append(_lesson(person, chat, system, recipe.context_weight))
     return rows
 
 
 @torch.inference_mode()
-def _recall(model: Qwen3ForCausalLM, encoder: ChatEncoder, people: Sequence[Person], device: str, pad: int) -> dict[str, float]:
-    """Share of answers whose every token is the most likely one, with the dialogue in context; open vocabulary apart."""
+def context_recall(model: Qwen3ForCausalLM, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
+    """Share of answers whose every token is the likeliest one, with the dialogue in context; open vocabulary apart."""
     scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": []}
     for person in people:
-        ids, weights = _batch([_lesson(person, encoder, None, 0.0)], pad)
-        with torch.autocast(device, torch.bfloat16):
-            best = model(ids.to(device)).logits[0, :-1].argmax(-1).cpu()
+        ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            best = model(ids.to(model.device)).logits[0, :-1].argmax(-1).cpu()
         right, inside = (best == ids[0, 1:]).tolist(), (weights[0, 1:] > 0).tolist()
         spans = [list(group) for learned, group in groupby(range(len(inside)), key=inside.__getitem__) if learned]
         for question, span in zip(person.questions, spans, strict=True):

@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "read_dialogues"]
+__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "corpus_counts", "read_dialogues"]
 
 Split = Literal["train", "validation", "test"]
 Message = tuple[str, str]
@@ -34,6 +34,7 @@ _CODAS = ["", "", "", "", "l", "n", "r", "s", "t", "m", "x", "nd", "rk", "lm", "
 _MONTHS = "January February March April May June July August September October November December".split()
 _HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
 _BUCKETS = 10  # invented values: bucket 0 is for test, 1 for validation, the rest for training
+_MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
 
 
@@ -45,6 +46,7 @@ class FactType:
     pool: str
     says: tuple[str, ...]
     asks: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,12 @@ def _wordings(items: Sequence[str], split: Split) -> tuple[str, ...]:
     return tuple(items[-2:] if split == "test" else items[-3:-2] if split == "validation" else items[:-3])
 
 
+def corpus_counts() -> dict[str, int]:
+    """How many kinds of facts there are, and how many wordings to tell and to ask, over all splits."""
+    facts = _data("facts.toml")["fact"]
+    return {"facts": len(facts), "says": sum(len(fact["says"]) for fact in facts), "asks": sum(len(fact["asks"]) for fact in facts)}
+
+
 def read_dialogues(paths: Iterable[Path]) -> list[list[Message]]:
     """Human dialogues from JSON lines (`.jsonl` or `.jsonl.gz`) with `turns: [[role, text], …]`."""
     dialogues: list[list[Message]] = []
@@ -110,10 +118,11 @@ class Corpus:
     dialogues: Sequence[Sequence[Message]] = ()
     fact_types: tuple[FactType, ...] = field(init=False)
     _lexicon: list[str] = field(init=False, repr=False)
+    _held_out: set[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.fact_types = tuple(
-            FactType(row["key"], row["pool"], _wordings(row["says"], self.split), _wordings(row["asks"], self.split))
+            FactType(row["key"], row["pool"], _wordings(row["says"], self.split), _wordings(row["asks"], self.split), tuple(row["names"]))
             for row in _data("facts.toml")["fact"]
         )
         held_out = {word.lower() for pool in _data("values.toml").values() for value in _share(pool["real"], "test") for word in value.split()}
@@ -122,6 +131,7 @@ class Corpus:
             for _, text in dialogue:
                 for word in re.findall(r"[a-z]{4,10}", text):
                     counts[word] = counts.get(word, 0) + 1
+        self._held_out = {text.lower() for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
         self._lexicon = sorted(word for word, count in counts.items() if 2 <= count <= 60 and word not in held_out)
 
     @property
@@ -195,8 +205,38 @@ class Corpus:
             text = f"{text} {chatter}" if rng.random() < 0.5 else f"{chatter} {text}"
         return text
 
+    def _made_up(self, rng: random.Random) -> FactType:
+        """A kind of fact that does not exist ("my harvest", "my cousin's dog"): training learns to match names, not a list of them."""
+        relative = rng.choice(_data("talk.toml")["relatives"])
+        known = rng.choice(self.fact_types)
+        draw = rng.random()
+        if draw < 0.35 and known.names:
+            name, pool = f"{relative}'s {rng.choice([name for name in known.names if chr(39) not in name] or list(known.names))}", known.pool
+        else:
+            words = [rng.choice(self._lexicon) if self._lexicon else self.word(rng) for _ in range(rng.choice((1, 1, 2)))]
+            name, pool = " ".join(words if draw < 0.8 else [f"{relative}'s", *words]), rng.choice(_MADE_UP_POOLS)
+        return FactType(name, pool, (), (), (name,))
+
+    def _worded(self, fact: FactType, kind: Literal["says", "asks"], rng: random.Random) -> str:
+        """One way to tell a fact, or to ask for it: of its own or, in training, by its name in a frame."""
+        own: tuple[str, ...] = getattr(fact, kind)
+        if self.split != "train" or (own and rng.random() < 0.6):
+            return rng.choice(own)
+        frames: list[str] = _data("talk.toml")[kind]
+        while True:
+            text = rng.choice(frames).replace("{n}", rng.choice(fact.names))
+            if text.lower() not in self._held_out:
+                return text
+
+    def _say(self, fact: FactType, value: str, rng: random.Random) -> str:
+        text = self._worded(fact, "says", rng)
+        if self.split == "train" and text.endswith("{v}.") and rng.random() < 0.25:
+            text = f"{text[:-1]}{rng.choice(_data('talk.toml')['tails'])}."
+        text = text.replace("{v}", value)
+        return text[0].upper() + text[1:]
+
     def _ask(self, fact: FactType, rng: random.Random) -> str:
-        text = rng.choice(fact.asks)
+        text = self._worded(fact, "asks", rng)
         if self.split == "train":
             if rng.random() < 0.1:
                 text = f"{rng.choice(('Quick question:', 'Tell me,', 'Hey,', 'Remind me:', 'One question.', 'I forgot.'))} {text}"
@@ -214,6 +254,9 @@ class Corpus:
         `questions` are asked about them, a share `unknown` of these about facts that were never told.
         """
         types = rng.sample(self.fact_types, min(len(self.fact_types), facts + 8))
+        if self.split == "train":
+            types = list({fact.key: fact for fact in (self._made_up(rng) if rng.random() < 0.3 else fact for fact in types)}.values())
+            facts = min(facts, len(types) - 1)
         told, untold = types[:facts], types[facts:]
         values: dict[str, tuple[str, bool]] = {}
         for fact in told:
@@ -230,7 +273,7 @@ class Corpus:
             session = (facts - len(pending) - 1) * sessions // max(1, facts)
             for fact in batch:
                 where[fact.key] = len(turns)
-            said = [self._insert(rng.choice(fact.says), values[fact.key][0]) for fact in batch]
+            said = [self._say(fact, values[fact.key][0], rng) for fact in batch]
             exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(_share(_data("talk.toml")["acks"], self.split)))]]
             exchanges += [self.talk(rng) for _ in range(int(talk + rng.random()))]
             for exchange in exchanges:
@@ -242,14 +285,9 @@ class Corpus:
                 other = rng.choice(untold)
                 asked.append(Question(self._ask(other, rng), UNKNOWN, other.key, None))
             else:
-                value, is_open = values[fact.key]
-                asked.append(Question(self._ask(fact, rng), value, fact.key, where[fact.key], is_open))
+                answer, is_open = values[fact.key]
+                asked.append(Question(self._ask(fact, rng), answer, fact.key, where[fact.key], is_open))
         return Person(tuple(turns), tuple(marks), tuple(asked))
-
-    @staticmethod
-    def _insert(wording: str, value: str) -> str:
-        text = wording.replace("{v}", value)
-        return text[0].upper() + text[1:]
 
     def people(self, seed: int, count: int, facts: int, **options: Any) -> Iterator[Person]:
         """`count` people that depend on split and seed alone."""

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from lpm_core.backbone import Backbone
+from lpm_core.backbone import Backbone, quiet_loading
 from lpm_core.checkpoint import MemoryWeights
-from lpm_core.training.backbone import BackboneRecipe, train_backbone
-from lpm_core.training.corpus import read_dialogues
-from lpm_core.training.memory import MemoryRecipe, train_memory
+from lpm_core.training.backbone import BackboneRecipe, context_recall, train_backbone
+from lpm_core.training.card import model_card
+from lpm_core.training.corpus import Corpus, corpus_counts, read_dialogues
+from lpm_core.training.memory import MemoryRecipe, memory_recall, train_memory
 from lpm_core.training.progress import Report
 
-__all__ = ["environment", "export", "pick_device", "train_embedded"]
+__all__ = ["environment", "pick_device", "train_embedded"]
 
 _SHIPPED = torch.bfloat16  # half the bytes; the fingerprint is the same in every dtype
+_MEASURED_PEOPLE, _MEASURED_FACTS, _MEASURED_SEED = 100, 8, 1000
 
 
 def pick_device(name: str) -> str:
@@ -50,28 +52,42 @@ def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: 
     talk = read_dialogues(dialogues)
     report.say(f"{len(talk):,} human dialogues from {len(dialogues)} files; training on {device}")
     source = train_backbone(BackboneRecipe(seed=seed), talk, work, report, device)
-    export_backbone(source, output / "backbone")
+    _export_backbone(source, output / "backbone")
     backbone = Backbone.load(output / "backbone", device=device)
     weights = train_memory(MemoryRecipe(seed=seed), backbone, talk, work, report)
-    export(weights, backbone, output, dialogues, work)
+    weights.save(output / "memory", backbone, training=asdict(MemoryRecipe(seed=seed)), dtype=_SHIPPED)
+    report.say("measuring on held-out people")
+    _describe(output, work, dialogues)
     report.say(f"the embedded default is in {output}")
 
 
-def export_backbone(source: Path, target: Path) -> None:
+def _export_backbone(source: Path, target: Path) -> None:
     """The backbone as it ships: bfloat16 safetensors, tokenizer, config."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    AutoModelForCausalLM.from_pretrained(source, dtype=_SHIPPED).save_pretrained(target)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    with quiet_loading():
+        AutoModelForCausalLM.from_pretrained(source, dtype=_SHIPPED).save_pretrained(target)
+        AutoTokenizer.from_pretrained(source).save_pretrained(target)
 
 
-def export(weights: MemoryWeights, backbone: Backbone, output: Path, dialogues: Sequence[Path], work: Path) -> None:
-    """The memory weights as they ship, and the record of how they were made."""
-    weights.save(output / "memory", backbone, training=asdict(MemoryRecipe()), dtype=_SHIPPED)
+def _describe(output: Path, work: Path, dialogues: Sequence[Path]) -> None:
+    """training.json and MODEL_CARD.md: settings, data and figures of the shipped weights."""
+    backbone = Backbone.load(output / "backbone")
+    weights = MemoryWeights.load(output / "memory", backbone)
+    people = list(Corpus("test").people(_MEASURED_SEED, _MEASURED_PEOPLE, _MEASURED_FACTS, questions=_MEASURED_FACTS))
     states = {name: json.loads((work / f"{name}.state.json").read_text()) for name in ("backbone", "memory")}
     record = {
         "recipes": {name: state["recipe"] for name, state in states.items()},
         "dialogues": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in dialogues},
+        "parameters": {"backbone_parameters": backbone.model.num_parameters(), "memory_parameters": sum(p.numel() for p in weights.parameters())},
+        "measured": {
+            "people": _MEASURED_PEOPLE,
+            "told": _MEASURED_FACTS,
+            "full": context_recall(backbone.model, backbone.chat, people),
+            "lpm": memory_recall(people, weights, backbone),
+        },
         "environment": environment(),
     }
     (output / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    corpus = corpus_counts()
+    (output / "MODEL_CARD.md").write_text(model_card(record, corpus), "utf-8")

