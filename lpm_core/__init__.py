@@ -54,7 +54,9 @@ __all__ = [
     "UserMemory",
 ]
 
-_LAZY = {"LPM": "engine", "ForgetReceipt": "engine", "MemoryStore": "store"} | dict.fromkeys(("Answer", "Evidence", "Page", "Recall", "Turn", "Usage", "UserMemory"), "memory")
+_LAZY = {"LPM": "engine", "ForgetReceipt": "engine", "MemoryStore": "store"} | dict.fromkeys(
+    ("Answer", "Evidence", "Page", "Recall", "Turn", "Usage", "UserMemory"), "memory"
+)
 
 
 def __getattr__(name: str) -> Any:

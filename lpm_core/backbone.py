@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ class Backbone:
         config = model.config
         if config.model_type not in _FAMILY:
             raise ModelError(f"{name!r} is a {config.model_type!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B")
-        self.model, self.chat, self.name = model.eval().requires_grad_(False), chat, name
+        self.model, self.chat, self.name = model.requires_grad_(False), chat, name
+        model.eval()  # type: ignore[no-untyped-call]
         self.size: int = config.hidden_size
         self.window: int = config.max_position_embeddings
         self.layer = layer if layer is not None else max(1, config.num_hidden_layers // 2 if config.num_hidden_layers <= 8 else config.num_hidden_layers // 4)
@@ -66,35 +67,41 @@ class Backbone:
             raise InvalidInputError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
         local = Path(name).is_dir()
         if not local and (isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") != 1):
-            raise ModelNotFoundError(f"there is no model folder {str(name)!r}; give a folder with config.json and model.safetensors, or a hub name such as Qwen/Qwen3-1.7B")
+            raise ModelNotFoundError(
+                f"there is no model folder {str(name)!r}; give a folder with config.json and model.safetensors, or a hub name such as Qwen/Qwen3-1.7B"
+            )
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         offline = local or local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
         try:
             config = AutoConfig.from_pretrained(name, local_files_only=offline)
             if config.model_type not in _FAMILY:
-                raise ModelError(f"{str(name)!r} is a {config.model_type!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B")
+                raise ModelError(
+                    f"{str(name)!r} is a {config.model_type!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B"
+                )
             with quiet_loading():
                 tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline)
                 model = AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[dtype], local_files_only=offline, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise ModelNotFoundError(f"cannot load the model {str(name)!r}: {_first_line(error)}. Give a folder with config.json, tokenizer.json and model.safetensors, or a hub name") from error
+            raise ModelNotFoundError(
+                f"cannot load the model {str(name)!r}: {_first_line(error)}. Give a folder with config.json, tokenizer.json and model.safetensors, or a hub name"
+            ) from error
         try:
-            model = model.to(device)
+            model.to(device)  # type: ignore[arg-type]
         except (RuntimeError, AssertionError) as error:
             raise InvalidInputError(f"device {device!r} cannot be used here: {_first_line(error)}") from error
-        return cls(model, ChatFormat(tokenizer), name=str(name), layer=layer)
+        return cls(model, ChatFormat(cast(Any, tokenizer)), name=str(name), layer=layer)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def embeddings(self) -> Tensor:
         """Token embeddings [V, d]."""
-        weight: Tensor = self.model.get_input_embeddings().weight
-        return weight
+        return cast(Tensor, self.model.get_input_embeddings().weight)
 
     @property
     def fingerprint(self) -> str:
@@ -126,6 +133,11 @@ class Backbone:
         """Last hidden states [B, T, d] of embedded prompts [B, T, d], padded on the right if at all."""
         hidden: Tensor = self.model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state
         return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [..., V] of last hidden states [..., d]."""
+        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        return cast(Tensor, head(hidden))
 
     def generate(
         self,

@@ -63,7 +63,7 @@ class ChatFormat:
         holed = [{**message, "content": _HOLE.format(index)} if message.get("content") else dict(message) for index, message in enumerate(messages)]
         rendered = self._tokenizer.apply_chat_template(
             holed,
-            tools=list(tools) if tools else None,
+            tools=[dict(tool) for tool in tools] if tools else None,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=enable_thinking,

@@ -74,7 +74,9 @@ class MemoryWeights(nn.Module):
             description: dict[str, Any] = json.loads(path.read_text("utf-8"))
             number = description["format"]
         except FileNotFoundError as error:
-            raise MemoryWeightsError(f"there are no memory weights in {str(folder)!r}; train them with `lpm train memory --backbone MODEL --output {folder}`") from error
+            raise MemoryWeightsError(
+                f"there are no memory weights in {str(folder)!r}; train them with `lpm train memory --backbone MODEL --output {folder}`"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MemoryWeightsError(f"{str(path)!r} is not the config of memory weights: {error}. Copy or train the weights again") from error
         if number != FORMAT:

@@ -28,7 +28,9 @@ Session = Annotated[str, typer.Option(help="Session the turns belong to.")]
 
 
 @app.command()
-def remember(user: str, texts: list[str], session: Session = "default", store: Store = None, model: Model = None, memory: Memory = None, as_json: Json = False) -> None:
+def remember(
+    user: str, texts: list[str], session: Session = "default", store: Store = None, model: Model = None, memory: Memory = None, as_json: Json = False
+) -> None:
     """Add what USER said to their memory, one turn per TEXT."""
     from lpm_core.engine import LPM
 

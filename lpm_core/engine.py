@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lpm_core.backbone import Backbone
 from lpm_core.chat import Message
@@ -403,7 +402,9 @@ def embedded_folder() -> Path:
     """Folder of the embedded default: `backbone` and `memory`. Raises ModelNotFoundError if it is not in this install."""
     folder = Path(str(resources.files("lpm_core") / "pretrained"))
     if not (folder / "backbone" / "config.json").exists():
-        raise ModelNotFoundError(f"the embedded default is missing from {str(folder)!r}; make it with `make train-embedded`, or pass a model and its memory weights")
+        raise ModelNotFoundError(
+            f"the embedded default is missing from {str(folder)!r}; make it with `make train-embedded`, or pass a model and its memory weights"
+        )
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 __all__ = ["format_evidence", "strip_evidence", "unfold_transcript"]
 
@@ -35,7 +36,7 @@ def unfold_transcript(text: str) -> list[tuple[str, str]] | None:
     head = text[: marks[0].start()].strip()
     if head:
         messages.append(("system", head))
-    for mark, after in zip(marks, marks[1:], strict=False):
+    for mark, after in pairwise(marks):
         content = text[mark.end() : after.start()].strip()
         if content:
             messages.append(("user" if mark[1] == "Human" else "assistant", content))

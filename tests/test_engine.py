@@ -205,7 +205,7 @@ def test_a_truncated_database_is_refused_and_left_alone(tiny: LPM, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:3000])
     before = path.read_bytes()
 
-    with pytest.raises(StoreCorruptError, match="broken.db"), tiny.on_store(f"sqlite:///{path}") as engine:
+    with pytest.raises(StoreCorruptError, match=r"broken\.db"), tiny.on_store(f"sqlite:///{path}") as engine:
         engine.turns("ann")
 
     assert path.read_bytes() == before

@@ -1,0 +1,1 @@
+"""Training: synthetic people, the embedded Qwen3, memory weights, and the card that describes them."""

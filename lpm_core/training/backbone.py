@@ -25,7 +25,7 @@ from lpm_core.training.corpus import Corpus, Message, Person
 from lpm_core.training.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
     from lpm_core.training.progress import Report
 
@@ -47,7 +47,7 @@ class BackboneRecipe:
     head_dim: int = 64
     intermediate_size: int = 768
     window: int = 1024
-    steps: int = 3100
+    steps: int = 3400
     batch_tokens: int = 7000
     learning_rate: float = 4e-3
     warmup: int = 100
@@ -57,6 +57,7 @@ class BackboneRecipe:
     curriculum: float = 0.5
     dialogue_share: float = 0.15
     questions: int = 6
+    unknown_share: float = 0.12
     tokenizer_people: int = 3000
     checkpoint_every: int = 100
     probe_people: int = 32
@@ -184,7 +185,8 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
             model.save_pretrained(model_folder)
             save_optimizer(optimizer, moments)
             state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
-            recall = context_recall(model.eval(), chat, probes)
+            model.eval()  # type: ignore[no-untyped-call]
+            recall = context_recall(model, chat, probes)
             model.train()
             report.say("recall in context, 8 facts, validation split: " + "  ".join(f"{kind} {share:.2f}" for kind, share in recall.items()))
     return model_folder
@@ -201,14 +203,14 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
         if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
             rows.append(_dialogue(corpus, chat, recipe.context_weight, len(rows[0][0]), rng))
             continue
-        person = corpus.person(rng, facts, talk=talk, questions=recipe.questions)
+        person = corpus.person(rng, facts, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         rows.append(_lesson(person, chat, system, recipe.context_weight))
     return rows
 
 
 @torch.inference_mode()
-def context_recall(model: Qwen3ForCausalLM, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
+def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
     """Share of answers whose every token is the likeliest one, with the dialogue in context; open vocabulary apart."""
     scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": []}
     for person in people:

@@ -28,11 +28,43 @@ Message = tuple[str, str]
 UNKNOWN = "I don't know."
 """The answer to a question about what was never told."""
 
-_ONSETS = "b br c ch d dr f g gr h j k kr l m n p pl qu r s sh sk st t th tr v w y z".split()
-_VOWELS = "a a e e i i o o u u ai ea oo ou".split()
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "ch",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "sk",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "y",
+    "z",
+]
+_VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "u", "ai", "ea", "oo", "ou"]
 _CODAS = ["", "", "", "", "l", "n", "r", "s", "t", "m", "x", "nd", "rk", "lm", "th", "st"]
-_MONTHS = "January February March April May June July August September October November December".split()
-_HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
+_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_HOURS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _BUCKETS = 10  # invented values: bucket 0 is for test, 1 for validation, the rest for training
 _MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
@@ -146,7 +178,9 @@ class Corpus:
         """An invented word of two or three syllables that belongs to this split alone."""
         while True:
             syllables = rng.choice((2, 2, 2, 3))
-            text = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 or rng.random() < 0.25 else "") for i in range(syllables))
+            text = "".join(
+                rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 or rng.random() < 0.25 else "") for i in range(syllables)
+            )
             if _bucket(text) == self.split:
                 return text
 
@@ -228,15 +262,21 @@ class Corpus:
             if text.lower() not in self._held_out:
                 return text
 
+    def _blur(self, text: str, share: float, rng: random.Random) -> str:
+        """In training, some words replaced by others: what is left must do to tell what is meant, as with wordings never seen."""
+        if self.split != "train" or not self._lexicon or rng.random() < 0.6:
+            return text
+        return re.sub(r"(?<![{'\w])[a-z]+(?![}'\w])", lambda match: rng.choice(self._lexicon) if rng.random() < share else match[0], text)
+
     def _say(self, fact: FactType, value: str, rng: random.Random) -> str:
-        text = self._worded(fact, "says", rng)
+        text = self._blur(self._worded(fact, "says", rng), 0.15, rng)
         if self.split == "train" and text.endswith("{v}.") and rng.random() < 0.25:
             text = f"{text[:-1]}{rng.choice(_data('talk.toml')['tails'])}."
         text = text.replace("{v}", value)
         return text[0].upper() + text[1:]
 
     def _ask(self, fact: FactType, rng: random.Random) -> str:
-        text = self._worded(fact, "asks", rng)
+        text = self._blur(self._worded(fact, "asks", rng), 0.2, rng)
         if self.split == "train":
             if rng.random() < 0.1:
                 text = f"{rng.choice(('Quick question:', 'Tell me,', 'Hey,', 'Remind me:', 'One question.', 'I forgot.'))} {text}"

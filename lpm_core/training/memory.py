@@ -122,7 +122,7 @@ def answer_loss(
     hidden = backbone.hidden(embeds)
     row = torch.tensor([index for index, answer in enumerate(answers) for _ in answer], device=ids.device)
     column = torch.tensor([len(prompt) + offset for prompt, answer in zip(prompts, answers, strict=True) for offset in range(len(answer))], device=ids.device)
-    logits = backbone.model.get_output_embeddings()(hidden[row, heads + column - 1]).float()
+    logits = backbone.logits(hidden[row, heads + column - 1]).float()
     targets = ids[row, column]
     sums = torch.zeros(rows, device=ids.device).index_add(0, row, F.cross_entropy(logits, targets, reduction="none"))
     wrong = torch.zeros(rows, device=ids.device).index_add(0, row, (logits.argmax(-1) != targets).float())

@@ -38,7 +38,14 @@ class Report:
         """Step numbers from `first` to `last`, drawn as they pass."""
         self._values, self._since = {}, time.monotonic()
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+            )
             with Progress(*columns, console=self.console) as progress:
                 task = progress.add_task(title, total=last, completed=first, figures="")
                 for step in range(first, last):

@@ -41,7 +41,7 @@ class Arm(ABC):
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int) -> None:
         self.engine, self.folder, self.max_new_tokens = engine, folder, max_new_tokens
 
-    def write(self, case: Case) -> None:
+    def write(self, case: Case) -> None:  # noqa: B027 (most arms need none)
         """Take in a user's history."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Arm(ABC):
 class _None(Arm):
     """The question alone."""
 
-    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:
+    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:  # noqa: ARG002 (the base class's signature)
         return self.engine.prompt(None, question.text, room=self.max_new_tokens)[0], 0
 
 
@@ -119,7 +119,9 @@ class _RAG(Arm):
 
     def write(self, case: Case) -> None:
         if not self.retrieval.count(case.user_id):
-            self.retrieval.add(case.user_id, [turn.content for turn in case.turns], metadatas=[{"role": turn.role, "order": index} for index, turn in enumerate(case.turns)])
+            self.retrieval.add(
+                case.user_id, [turn.content for turn in case.turns], metadatas=[{"role": turn.role, "order": index} for index, turn in enumerate(case.turns)]
+            )
 
     def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:
         hits = sorted(self.retrieval.search(case.user_id, question.text, k=self.k), key=lambda hit: int(hit.metadata["order"]))

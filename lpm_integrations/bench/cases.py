@@ -51,7 +51,8 @@ def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, spli
     corpus = Corpus("validation" if split == "validation" else "test")
     for number, person in enumerate(corpus.people(seed, people, facts, questions=questions)):
         turns = tuple(
-            HistoryTurn(f"s{session}", role, content, str(index)) for index, ((role, content), session) in enumerate(zip(person.turns, person.sessions, strict=True))
+            HistoryTurn(f"s{session}", role, content, str(index))
+            for index, ((role, content), session) in enumerate(zip(person.turns, person.sessions, strict=True))
         )
         asked = tuple(
             TestQuestion(
@@ -73,5 +74,8 @@ def locomo_case(conversation: Conversation) -> Case:
         for session in conversation.sessions
         for turn in session.turns
     )
-    asked = tuple(TestQuestion(question.id, question.question, None if question.category == NEVER_TOLD else question.answer, question.category) for question in conversation.questions)
+    asked = tuple(
+        TestQuestion(question.id, question.question, None if question.category == NEVER_TOLD else question.answer, question.category)
+        for question in conversation.questions
+    )
     return Case(conversation.id, turns, asked)

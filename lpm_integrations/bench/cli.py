@@ -60,7 +60,16 @@ def probes(
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
     with _engine(model, memory) as engine:
         cases = list(probe_cases(people, seed, facts, questions))
-        result = run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), engine=engine, config=config, console=console, keep_answers=False)
+        result = run(
+            "probes",
+            cases,
+            names,
+            lambda answer, question: exact(answer, question.gold or ""),
+            engine=engine,
+            config=config,
+            console=console,
+            keep_answers=False,
+        )
     print_table(result, {"4": "told", "5": "never told", "known_words": "known words", "open_vocabulary": "invented"}, Console())
     if out:
         write_json(result, out)
@@ -111,7 +120,9 @@ def locomo(
         "score": "official LoCoMo metric",
         "abstention": f"the answer {UNKNOWN!r} is scored as {_ABSTAINS!r}, in every arm",
         "dropped_evidence": sum(conversation.dropped_evidence for conversation in chosen),
-        "always_not_mentioned": round(sum(score(UNKNOWN, question) for case in cases for question in case.questions) / max(1, sum(len(case.questions) for case in cases)), 4),
+        "always_not_mentioned": round(
+            sum(score(UNKNOWN, question) for case in cases for question in case.questions) / max(1, sum(len(case.questions) for case in cases)), 4
+        ),
     }
     with _engine(model, memory) as engine:
         result = run("locomo", cases, names, score, engine=engine, config=config, console=console)

@@ -59,7 +59,10 @@ def demo() -> None:
             usage = answer["usage"]
             right += answer["text"] == expected
             mark = "✓" if answer["text"] == expected else f"✗ (expected {expected})"
-            console.print(f"  {question:32} {answer['text']:18} {mark}   {usage['prompt_tokens']} prompt + {usage['soft_tokens']} soft tokens, {usage['total_ms']:.0f} ms", markup=False)
+            console.print(
+                f"  {question:32} {answer['text']:18} {mark}   {usage['prompt_tokens']} prompt + {usage['soft_tokens']} soft tokens, {usage['total_ms']:.0f} ms",
+                markup=False,
+            )
     console.rule("LPM beside no memory, full context and RAG, on a small made-up sample in LoCoMo's format")
     sample = resources.files("lpm_integrations.bench.datasets") / "sample_locomo.json"
     with resources.as_file(sample) as path:

@@ -61,7 +61,12 @@ def run(
                 results[arm_name] = _summary(rows, keep_answers)
         finally:
             own.close()
-    backbone = {"name": Path(engine.backbone.name).name, "fingerprint": engine.backbone.fingerprint, "memory": engine.weights.fingerprint, "window": engine.backbone.window}
+    backbone = {
+        "name": Path(engine.backbone.name).name,
+        "fingerprint": engine.backbone.fingerprint,
+        "memory": engine.weights.fingerprint,
+        "window": engine.backbone.window,
+    }
     return {
         "benchmark": benchmark,
         "arms": results,
@@ -83,7 +88,8 @@ def _summary(rows: Sequence[tuple[TestQuestion, Outcome, float]], keep_answers: 
         "categories": {str(number): mean([row for row in rows if row[0].category == number]) for number in categories},
         "tags": {tag: mean([row for row in rows if tag in row[0].tags]) for tag in tags},
         "n": len(rows),
-        "counts": {str(number): sum(row[0].category == number for row in rows) for number in categories} | {tag: sum(tag in row[0].tags for row in rows) for tag in tags},
+        "counts": {str(number): sum(row[0].category == number for row in rows) for number in categories}
+        | {tag: sum(tag in row[0].tags for row in rows) for tag in tags},
         "gold_nll": round(statistics.fmean(losses), 4) if losses else None,
         "cost": {
             "prompt_tokens": round(statistics.fmean(outcome.prompt_tokens for outcome in outcomes), 1),
@@ -102,7 +108,7 @@ def print_table(result: Mapping[str, Any], names: Mapping[str, str], console: Co
     """Scores and costs of a result document, one arm a row."""
     arms: Mapping[str, Any] = result["arms"]
     first = next(iter(arms.values()))
-    columns = [key for key in (*first["categories"], *first["tags"])]
+    columns = [*first["categories"], *first["tags"]]
     table = Table(title=f"{result['benchmark']}: {first['n']} questions")
     table.add_column("arm")
     for heading in ("overall", *(names.get(key, key) for key in columns), "gold NLL", "prompt tok.", "soft tok.", "KV KiB", "search ms", "total ms"):

@@ -76,7 +76,11 @@ class PersonalMemory(BaseChatMemory):
         return rows
 
     def _query(self, inputs: dict[str, Any]) -> str:
-        keys = [self.input_key] if self.input_key else [key for key in inputs if key not in (*self.memory_variables, "stop", "agent_scratchpad", "intermediate_steps")]
+        keys = (
+            [self.input_key]
+            if self.input_key
+            else [key for key in inputs if key not in (*self.memory_variables, "stop", "agent_scratchpad", "intermediate_steps")]
+        )
         value = inputs.get(keys[0]) if len(keys) == 1 else inputs.get("input")
         value = value[-1] if isinstance(value, list) and value else value
         return text_of(value) if isinstance(value, BaseMessage) else value if isinstance(value, str) else ""

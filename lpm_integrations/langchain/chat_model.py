@@ -70,11 +70,17 @@ class ChatLPM(BaseChatModel):
                 if mark.get("store_id") != self._engine.store.id:
                     raise InvalidInputError(f"the memory marker of user {mark['user_id']!r} names another store; build the model with `memory.as_chat_model()`")
                 if self.user_id is not None and mark["user_id"] != self.user_id:
-                    raise InvalidInputError(f"this model is bound to user {self.user_id!r}, the memory in the prompt to {mark['user_id']!r}; use one user for both")
+                    raise InvalidInputError(
+                        f"this model is bound to user {self.user_id!r}, the memory in the prompt to {mark['user_id']!r}; use one user for both"
+                    )
                 user_id = mark["user_id"]
                 continue
             kept.append(from_langchain(message))
-        if len(kept) == 1 and kept[0]["role"] == "user" and (unfolded := unfold_transcript(strip_evidence(kept[0]["content"]) if user_id else kept[0]["content"])):
+        if (
+            len(kept) == 1
+            and kept[0]["role"] == "user"
+            and (unfolded := unfold_transcript(strip_evidence(kept[0]["content"]) if user_id else kept[0]["content"]))
+        ):
             kept = [{"role": role, "content": content} for role, content in unfolded]
         return user_id, kept
 
@@ -93,7 +99,7 @@ class ChatLPM(BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 (the base class's signature)
         **kwargs: Any,
     ) -> ChatResult:
         user_id, prepared = self._prepare(messages)
@@ -112,7 +118,7 @@ class ChatLPM(BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 (the base class's signature)
         **kwargs: Any,
     ) -> ChatResult:
         return await asyncio.to_thread(self._generate, messages, stop, None, **kwargs)
@@ -129,14 +135,14 @@ class ChatLPM(BaseChatModel):
         said = ""
         for piece in self._engine.stream(user_id, prepared, **self._options(kwargs)):
             text, stopped = _cut(said + piece, words)
-            chunk = ChatGenerationChunk(message=AIMessageChunk(text[len(said) :]))
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text[len(said) :]))
             if run_manager:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
             said = text
             if stopped:
                 break
-        yield ChatGenerationChunk(message=AIMessageChunk("", chunk_position="last", response_metadata={"model_name": self._engine.backbone.name}))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", chunk_position="last", response_metadata={"model_name": self._engine.backbone.name}))
 
     async def _astream(
         self,

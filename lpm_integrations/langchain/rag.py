@@ -64,7 +64,8 @@ class RAGMemory(PersonalMemory):
         check_user_id(user_id)
         retrieval = ChromaRetrieval(path, embedding=embedding)
         fields.setdefault("chat_memory", _ChromaHistory(retrieval, user_id, fields.get("session_id", "default")))
-        super().__init__(user_id=user_id, path=None if path is None else str(path), embedding=embedding, **fields)
+        fields |= {"user_id": user_id, "path": None if path is None else str(path), "embedding": embedding}
+        super().__init__(**fields)
         self._retrieval = retrieval
 
     def _evidence(self, query: str) -> list[str]:
