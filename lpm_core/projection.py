@@ -16,21 +16,21 @@ from torch.nn import functional as F
 
 from lpm_core.settings import LPMConfig
 
-__all__ = ["QueryEncoder", "SoftPromptProjection"]
+__all__ = ["Pooling", "SoftPromptProjection", "principal_directions"]
 
 
-class QueryEncoder(nn.Module):
-    """e(x): the message's hidden states pooled into one vector by a few learned attention queries."""
+class Pooling(nn.Module):
+    """Hidden states of a text pooled into one vector by a few learned attention queries: e(x) of a message, the address of a segment."""
 
-    def __init__(self, config: LPMConfig, pools: int = 8) -> None:
+    def __init__(self, config: LPMConfig, size: int, pools: int = 8) -> None:
         super().__init__()
         width = config.query_size
         self.source = nn.Linear(2 * config.backbone_size, width)
         self.scores = nn.Linear(width, pools)
-        self.out = nn.Linear(pools * width, width)
+        self.out = nn.Linear(pools * width, size)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, T, 2d] (token embedding and lower layer), mask [B, T] true at tokens -> e(x) [B, query_size]."""
+        """States [B, T, 2d] (token embedding and lower layer), mask [B, T] true at tokens -> [B, size]."""
         hidden = F.gelu(self.source(states))
         weights = self.scores(hidden).masked_fill(~mask[..., None], float("-inf")).softmax(1)  # [B, T, pools]
         pooled = torch.einsum("btp,btw->bpw", weights, hidden).flatten(1)
@@ -49,9 +49,9 @@ class SoftPromptProjection(nn.Module):
         super().__init__()
         heads, slot, key, width = config.heads, config.slot_size, config.key_size, config.backbone_size
         self.config = config
-        self.encode = QueryEncoder(config)
-        self.w_q = nn.Parameter(torch.randn(heads, config.query_size, key) / math.sqrt(config.query_size))
-        self.w_k = nn.Parameter(torch.randn(heads, slot, key) / math.sqrt(slot))
+        self.encode = Pooling(config, config.query_size)
+        self.w_q = nn.Parameter((torch.randn(config.query_size, key) / math.sqrt(config.query_size)).repeat(heads, 1, 1))
+        self.w_k = nn.Parameter((torch.randn(slot, key) / math.sqrt(slot)).repeat(heads, 1, 1))
         self.w_v = nn.Parameter(torch.randn(heads, slot, width) / math.sqrt(slot))
         self.empty_slot = nn.Parameter(torch.randn(heads, 1, slot) * 0.02)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
@@ -81,9 +81,16 @@ class SoftPromptProjection(nn.Module):
 
     @torch.no_grad()
     def start_from(self, embeddings: Tensor) -> None:
-        """Begin near the backbone's own token embeddings [V, d]: their size for LN_h, their main directions for W_V."""
+        """Begin near the backbone's own token embeddings [V, d]: their size for LN_h, their main directions for W_V.
+
+        At first values are read from the words in a slot and keys from the address behind them.
+        """
+        words = self.config.slot_size - self.config.address_size
         self.gain.fill_(embeddings.float().pow(2).mean().sqrt().item())
-        self.w_v.copy_(principal_directions(embeddings, self.config.slot_size)[None].expand_as(self.w_v))
+        self.w_v.zero_()
+        self.w_v[:, :words] = principal_directions(embeddings, words)
+        if self.config.address_size:
+            self.w_k[:, :words] = 0
 
 
 def principal_directions(embeddings: Tensor, count: int) -> Tensor:

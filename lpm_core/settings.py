@@ -26,7 +26,8 @@ class LPMConfig(BaseModel):
 
     backbone_size: int = Field(gt=0, description="d, the width of the backbone")
     heads: int = Field(64, gt=0, description="H, soft tokens per question")
-    slot_size: int = Field(64, gt=0, description="d_mem, numbers per slot")
+    slot_size: int = Field(96, gt=0, description="d_mem, numbers per slot")
+    address_size: int = Field(32, ge=0, description="of these, how many start out as the address of the segment rather than its words")
     key_size: int = Field(64, gt=0, description="d_k of the read attention")
     query_size: int = Field(256, gt=0, description="width of e(x)")
     writer_size: int = Field(192, gt=0, description="width inside the writer")
@@ -43,6 +44,8 @@ class LPMConfig(BaseModel):
     def _check(self) -> Self:
         if self.writer_size % self.writer_heads:
             raise ValueError(f"writer_size {self.writer_size} is not a multiple of writer_heads {self.writer_heads}")
+        if self.address_size >= self.slot_size:
+            raise ValueError(f"address_size {self.address_size} leaves nothing of slot_size {self.slot_size} for words")
         if self.segment_tokens > self.chunk_tokens:
             raise ValueError(f"segment_tokens {self.segment_tokens} is larger than chunk_tokens {self.chunk_tokens}")
         return self

@@ -2,7 +2,8 @@
 
 A chunk is cut into segments of a few dozen tokens, never across turns, and each segment gives every head one slot:
 what a slot says is known to come from one turn. Head h starts out as a copy of the segment's h-th token and learns
-what else to take along; keys for the read path come from the whole segment.
+what else to take along. The last numbers of a slot start out as the segment's address, the same for all heads: what the
+read path finds it by.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
-from lpm_core.projection import principal_directions
+from lpm_core.projection import Pooling, principal_directions
 from lpm_core.settings import LPMConfig
 
 __all__ = ["Chunk", "SlotWriter", "cut_chunks"]
@@ -124,6 +125,7 @@ class SlotWriter(nn.Module):
         self.layers = nn.ModuleList(_Layer(size, config.writer_heads) for _ in range(config.writer_layers))
         self.out = nn.Linear(size, config.slot_size)
         self.copy = nn.Linear(config.backbone_size, config.slot_size, bias=False)
+        self.address = Pooling(config, config.address_size) if config.address_size else None
         nn.init.normal_(self.out.weight, std=0.3 / math.sqrt(size))
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
@@ -142,12 +144,17 @@ class SlotWriter(nn.Module):
             x = layer(x, source, bias)
         copied = torch.einsum("shl,slm->shm", own.to(states.dtype), self.copy(states[..., : self.config.backbone_size]))
         slots: Tensor = copied + self.out(F.rms_norm(x, (x.shape[-1],)))
+        if self.address is not None:
+            address = self.address(states, inside)  # [S, address_size]
+            slots = slots + F.pad(address, (self.config.slot_size - self.config.address_size, 0))[:, None]
         return slots.transpose(0, 1)
 
     @torch.no_grad()
     def start_from(self, embeddings: Tensor) -> None:
         """Begin by copying the main directions of the backbone's token embeddings [V, d]."""
-        self.copy.weight.copy_(principal_directions(embeddings, self.config.slot_size))
+        words = self.config.slot_size - self.config.address_size
+        self.copy.weight.zero_()
+        self.copy.weight[:words] = principal_directions(embeddings, words)
 
 
 def gather_segments(states: Tensor, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor]:

@@ -34,19 +34,20 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
-    steps: int = 2400
-    users: int = 24
-    questions: int = 4
+    steps: int = 950
+    users: int = 16
+    questions: int = 6
+    rows: int = 32
     max_facts: int = 12
     curriculum: float = 0.4
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     warmup: int = 50
     attention_weight: float = 1.0
     attention_floor: float = 0.1
     attention_until: float = 0.6
     window_share: float = 0.3
     empty_share: float = 0.03
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
     probe_people: int = 32
     seed: int = 0
 
@@ -230,6 +231,12 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
         slots, mask = F.pad(slots, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(mask, (0, 0, 0, 1))
         soft, attention = read(questions, owners, slots, mask, weights, backbone)
         prompts = [_prompt(question, window, backbone) for question, window in zip(questions, windows, strict=True)]
-        losses, right = answer_loss(soft, prompts, [_answer(question, backbone) for question in questions], backbone)
+        answers = [_answer(question, backbone) for question in questions]
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
+        parts = [order[start : start + recipe.rows] for start in range(0, len(order), recipe.rows)]  # like lengths together: less padding
+        losses, right = (
+            torch.cat(column)
+            for column in zip(*(answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts), strict=True)
+        )
     nobody = _User(Person((), (), ()), (), ())
     return losses.mean(), _attention_loss(attention, questions, [*users, nobody], owners), right.float().mean().item()
