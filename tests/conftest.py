@@ -62,7 +62,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Qwen3 with untrained memory weights beside it."""
     folder = make_tiny(tmp_path_factory.mktemp("tiny"))
     backbone = Backbone.load(folder)
-    MemoryWeights.new(backbone, heads=4, slot_size=8, key_size=8, query_size=16, writer_size=16, segment_tokens=8, chunk_tokens=64).save(
+    MemoryWeights.new(backbone, heads=4, slot_size=8, address_size=4, key_size=8, query_size=16, writer_size=16, segment_tokens=8, chunk_tokens=64).save(
         folder / "memory", backbone
     )
     return folder

@@ -17,7 +17,7 @@ from lpm_core.settings import LPMConfig
 
 def _projection(heads: int, seed: int) -> SoftPromptProjection:
     torch.manual_seed(seed)
-    projection = SoftPromptProjection(LPMConfig(backbone_size=12, heads=heads, slot_size=6, key_size=5, query_size=7, writer_size=8)).double()
+    projection = SoftPromptProjection(LPMConfig(backbone_size=12, heads=heads, slot_size=6, address_size=2, key_size=5, query_size=7, writer_size=8)).double()
     for parameter in projection.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return projection

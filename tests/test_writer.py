@@ -51,7 +51,7 @@ def test_segments_end_between_sentences_where_they_can(tiny_backbone: Backbone) 
 
 
 def test_slots_of_a_segment_do_not_depend_on_the_other_segments(tiny_backbone: Backbone) -> None:
-    weights = MemoryWeights.new(tiny_backbone, heads=4, slot_size=8, writer_size=16, segment_tokens=8, chunk_tokens=64)
+    weights = MemoryWeights.new(tiny_backbone, heads=4, slot_size=8, address_size=4, writer_size=16, segment_tokens=8, chunk_tokens=64)
     chunk = cut_chunks(
         [("user", "I live in Oslo."), ("assistant", "Nice!"), ("user", "My dog is called Rex and he is old.")], tiny_backbone.chat, weights.config
     )[0]

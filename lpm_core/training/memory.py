@@ -34,11 +34,11 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
-    steps: int = 950
+    steps: int = 720
     users: int = 16
     questions: int = 6
     rows: int = 32
-    max_facts: int = 12
+    max_facts: int = 10
     curriculum: float = 0.4
     learning_rate: float = 2e-3
     warmup: int = 50
@@ -236,7 +236,9 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
         parts = [order[start : start + recipe.rows] for start in range(0, len(order), recipe.rows)]  # like lengths together: less padding
         losses, right = (
             torch.cat(column)
-            for column in zip(*(answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts), strict=True)
+            for column in zip(
+                *(answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts), strict=True
+            )
         )
     nobody = _User(Person((), (), ()), (), ())
     return losses.mean(), _attention_loss(attention, questions, [*users, nobody], owners), right.float().mean().item()

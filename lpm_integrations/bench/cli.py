@@ -70,7 +70,7 @@ def probes(
             console=console,
             keep_answers=False,
         )
-    print_table(result, {"4": "told", "5": "never told", "known_words": "known words", "open_vocabulary": "invented"}, Console())
+    print_table(result, Console())
     if out:
         write_json(result, out)
 
@@ -91,7 +91,7 @@ def locomo(
 
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import TestQuestion, locomo_case
-    from lpm_integrations.bench.datasets.locomo import CATEGORIES, load_locomo
+    from lpm_integrations.bench.datasets.locomo import load_locomo
     from lpm_integrations.bench.metrics import locomo_f1
     from lpm_integrations.bench.runner import print_table, run, write_json
 
@@ -126,7 +126,18 @@ def locomo(
     }
     with _engine(model, memory) as engine:
         result = run("locomo", cases, names, score, engine=engine, config=config, console=console)
-    print_table(result, {str(number): f"{number} {name}" for number, name in CATEGORIES.items()}, Console())
+    print_table(result, Console())
     Console().print(f"always answering 'not mentioned' scores {config['always_not_mentioned']:.3f} on these questions", highlight=False)
     if out:
         write_json(result, out)
+
+
+@app.command()
+def table(results: Annotated[list[Path], typer.Argument(help="Result documents.", exists=True)]) -> None:
+    """Print result documents as Markdown tables."""
+    import json
+
+    from lpm_integrations.bench.runner import markdown
+
+    for path in results:
+        typer.echo(markdown(json.loads(path.read_text("utf-8"))) + "\n")

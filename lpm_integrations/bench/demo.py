@@ -21,14 +21,14 @@ _TOLD = (
     "Hi! My name is Annika.",
     "I moved to Bergen last month and I love it here.",
     "My dog is called Pixel.",
-    "I'm allergic to hazelnuts.",
+    "I'm allergic to peanuts.",
     "I work for Nordlys Systems.",
     "The weather has been awful all week.",
 )
 _ASKED = (
     ("Where do I live?", "Bergen"),
     ("What is my dog's name?", "Pixel"),
-    ("What am I allergic to?", "hazelnuts"),
+    ("What am I allergic to?", "peanuts"),
     ("Which company do I work for?", "Nordlys Systems"),
     ("What is my favorite movie?", "I don't know."),
 )
@@ -53,17 +53,17 @@ def demo() -> None:
         for line in _TOLD:
             console.print(f"  {_USER}: {line}", markup=False)
         console.print(_lpm(["remember", _USER, *_TOLD], home).strip(), style="dim", markup=False)
-        console.rule("a new process answers; its prompt holds the question and soft tokens, no history")
+        console.rule("a new process answers")
+        console.print("prompt + soft tokens; no history text is in the prompt", style="dim")
         for question, expected in _ASKED:
             answer = json.loads(_lpm(["ask", _USER, question, "--json"], home))
             usage = answer["usage"]
             right += answer["text"] == expected
             mark = "✓" if answer["text"] == expected else f"✗ (expected {expected})"
-            console.print(
-                f"  {question:32} {answer['text']:18} {mark}   {usage['prompt_tokens']} prompt + {usage['soft_tokens']} soft tokens, {usage['total_ms']:.0f} ms",
-                markup=False,
-            )
-    console.rule("LPM beside no memory, full context and RAG, on a small made-up sample in LoCoMo's format")
+            cost = f"{usage['prompt_tokens']}+{usage['soft_tokens']} tokens, {usage['total_ms']:.0f} ms"
+            console.print(f"  {question:31} {answer['text']:16} {mark}  {cost}", markup=False)
+    console.rule("no memory, full context, RAG and LPM")
+    console.print("a small made-up sample in LoCoMo's format, official metric", style="dim")
     sample = resources.files("lpm_integrations.bench.datasets") / "sample_locomo.json"
     with resources.as_file(sample) as path:
         subprocess.run([sys.executable, "-m", "lpm_core", "bench", "locomo", "--data", str(path), "--arms", "none,full,rag,lpm"], check=True)  # noqa: S603

@@ -7,7 +7,6 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from lpm_core.engine import LPM
 from lpm_core.training.embedded import environment
 from lpm_integrations.bench.arms import Outcome, make_arm
 from lpm_integrations.bench.cases import Case, TestQuestion
+from lpm_integrations.bench.datasets.locomo import CATEGORIES
 
-__all__ = ["print_table", "run", "write_json"]
+__all__ = ["markdown", "print_table", "rows", "run", "write_json"]
 
 Score = Callable[[str, TestQuestion], float]
 """Score of an answer to a question, 0 to 1."""
@@ -52,13 +52,13 @@ def run(
                 for case in cases:
                     arm.write(case)
                     progress.advance(task)
-                rows: list[tuple[TestQuestion, Outcome, float]] = []
+                answered: list[tuple[TestQuestion, Outcome, float]] = []
                 for case in cases:
                     for question in case.questions:
                         outcome = arm.answer(case, question)
-                        rows.append((question, outcome, score(outcome.answer, question)))
+                        answered.append((question, outcome, score(outcome.answer, question)))
                         progress.advance(task)
-                results[arm_name] = _summary(rows, keep_answers)
+                results[arm_name] = _summary(answered, keep_answers)
         finally:
             own.close()
     backbone = {
@@ -75,21 +75,21 @@ def run(
     }
 
 
-def _summary(rows: Sequence[tuple[TestQuestion, Outcome, float]], keep_answers: bool) -> dict[str, Any]:
+def _summary(answered: Sequence[tuple[TestQuestion, Outcome, float]], keep_answers: bool) -> dict[str, Any]:
     def mean(chosen: Sequence[tuple[TestQuestion, Outcome, float]]) -> float | None:
         return round(statistics.fmean(value for _, _, value in chosen), 4) if chosen else None
 
-    outcomes = [outcome for _, outcome, _ in rows]
+    outcomes = [outcome for _, outcome, _ in answered]
     losses = [outcome.nll for outcome in outcomes if outcome.nll is not None]
-    categories = sorted({question.category for question, _, _ in rows})
-    tags = sorted({tag for question, _, _ in rows for tag in question.tags})
+    categories = sorted({question.category for question, _, _ in answered})
+    tags = sorted({tag for question, _, _ in answered for tag in question.tags})
     summary: dict[str, Any] = {
-        "overall": mean(rows),
-        "categories": {str(number): mean([row for row in rows if row[0].category == number]) for number in categories},
-        "tags": {tag: mean([row for row in rows if tag in row[0].tags]) for tag in tags},
-        "n": len(rows),
-        "counts": {str(number): sum(row[0].category == number for row in rows) for number in categories}
-        | {tag: sum(tag in row[0].tags for row in rows) for tag in tags},
+        "overall": mean(answered),
+        "categories": {str(number): mean([row for row in answered if row[0].category == number]) for number in categories},
+        "tags": {tag: mean([row for row in answered if tag in row[0].tags]) for tag in tags},
+        "n": len(answered),
+        "counts": {str(number): sum(row[0].category == number for row in answered) for number in categories}
+        | {tag: sum(tag in row[0].tags for row in answered) for tag in tags},
         "gold_nll": round(statistics.fmean(losses), 4) if losses else None,
         "cost": {
             "prompt_tokens": round(statistics.fmean(outcome.prompt_tokens for outcome in outcomes), 1),
@@ -100,32 +100,57 @@ def _summary(rows: Sequence[tuple[TestQuestion, Outcome, float]], keep_answers: 
         },
     }
     if keep_answers:
-        summary["answers"] = [{"id": question.id, "answer": outcome.answer, "score": value, "nll": outcome.nll} for question, outcome, value in rows]
+        summary["answers"] = [{"id": question.id, "answer": outcome.answer, "score": value, "nll": outcome.nll} for question, outcome, value in answered]
     return summary
 
 
-def print_table(result: Mapping[str, Any], names: Mapping[str, str], console: Console) -> None:
-    """Scores and costs of a result document, one arm a row."""
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "probes": {"4": "told", "5": "never told", "known_words": "known words", "open_vocabulary": "invented"},
+    "locomo": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
+}
+_COSTS = ("prompt tok.", "soft tok.", "KV KiB", "search ms", "total ms")
+
+
+def rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """A result document as a table: headings, then scores and costs of one arm a row."""
     arms: Mapping[str, Any] = result["arms"]
     first = next(iter(arms.values()))
     columns = [*first["categories"], *first["tags"]]
-    table = Table(title=f"{result['benchmark']}: {first['n']} questions")
-    table.add_column("arm")
-    for heading in ("overall", *(names.get(key, key) for key in columns), "gold NLL", "prompt tok.", "soft tok.", "KV KiB", "search ms", "total ms"):
-        table.add_column(heading, justify="right")
+    names = _NAMES.get(result["benchmark"], {})
+    table = [["arm", "overall", *(names.get(key, key) for key in columns), "gold NLL", *_COSTS]]
     for arm, row in arms.items():
         scores = [row["overall"], *(row["categories"].get(key, row["tags"].get(key)) for key in columns), row["gold_nll"]]
         cost = row["cost"]
-        table.add_row(
-            arm,
-            *("–" if value is None else f"{value:.3f}" for value in scores),
+        costs = (
             f"{cost['prompt_tokens']:.0f}",
             f"{cost['soft_tokens']:.0f}",
             f"{cost['kv_bytes'] / 1024:.0f}",
             f"{cost['search_ms']:.1f}",
             f"{cost['total_ms']:.1f}",
         )
-    console.print(table)
+        table.append([arm, *("–" if value is None else f"{value:.3f}" for value in scores), *costs])
+    return table
+
+
+def print_table(result: Mapping[str, Any], console: Console) -> None:
+    """Scores and costs of a result document, one arm a row; two tables, so that both fit a narrow terminal."""
+    table = rows(result)
+    split = len(table[0]) - len(_COSTS)
+    asked = next(iter(result["arms"].values()))["n"]
+    for title, columns in ((f"{result['benchmark']}: scores on {asked} questions", range(1, split)), ("cost of a question", range(split, len(table[0])))):
+        shown = Table(title=title)
+        for index in (0, *columns):
+            shown.add_column(table[0][index], justify="right" if index else "left")
+        for line in table[1:]:
+            shown.add_row(*(line[index] for index in (0, *columns)))
+        console.print(shown)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The same table for a README."""
+    headings, *lines = rows(result)
+    ruler = ["---", *["---:"] * (len(headings) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ruler, *lines))
 
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:
@@ -134,8 +159,3 @@ def write_json(result: Mapping[str, Any], path: Path) -> None:
     draft = path.with_name(f"{path.name}.part")
     draft.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     os.replace(draft, path)
-
-
-def options(values: object) -> dict[str, Any]:
-    """A dataclass of options as plain JSON values."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(values).items()}  # type: ignore[call-overload]
