@@ -47,9 +47,9 @@ class BackboneRecipe:
     head_dim: int = 64
     intermediate_size: int = 768
     window: int = 1024
-    steps: int = 3400
+    steps: int = 5000
     batch_tokens: int = 7000
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     warmup: int = 100
     context_weight: float = 0.1
     context_share: float = 0.3

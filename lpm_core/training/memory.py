@@ -34,7 +34,7 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
-    steps: int = 720
+    steps: int = 1500
     users: int = 16
     questions: int = 6
     rows: int = 32

@@ -82,6 +82,7 @@ def locomo(
     conversations: Annotated[int | None, typer.Option(help="How many conversations, from the first on. Default: all.")] = None,
     questions: Annotated[int | None, typer.Option(help="Questions drawn from each conversation. Default: all.")] = None,
     seed: int = 0,
+    keep_answers: Annotated[bool, typer.Option(help="Keep every answer in the document; answers may quote the data, mind its licence.")] = False,
     out: Out = None,
     model: Model = None,
     memory: Memory = None,
@@ -125,7 +126,7 @@ def locomo(
         ),
     }
     with _engine(model, memory) as engine:
-        result = run("locomo", cases, names, score, engine=engine, config=config, console=console)
+        result = run("locomo", cases, names, score, engine=engine, config=config, console=console, keep_answers=keep_answers)
     print_table(result, Console())
     Console().print(f"always answering 'not mentioned' scores {config['always_not_mentioned']:.3f} on these questions", highlight=False)
     if out:

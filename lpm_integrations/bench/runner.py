@@ -36,7 +36,7 @@ def run(
     config: Mapping[str, Any],
     console: Console,
     max_new_tokens: int = 24,
-    keep_answers: bool = True,
+    keep_answers: bool = False,
 ) -> dict[str, Any]:
     """All arms on all cases, one engine and one machine. Returns the result document of this benchmark."""
     total = len(arms) * sum(1 + len(case.questions) for case in cases)
