@@ -36,8 +36,7 @@ class Backbone:
 
     def __init__(self, model: PreTrainedModel, chat: ChatFormat, *, name: str, layer: int | None = None) -> None:
         config = model.config
-        if config.model_type not in _FAMILY:
-            raise ModelError(f"{name!r} is a {config.model_type!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B")
+        _check_family(config.model_type, name)
         self.model, self.chat, self.name = model.requires_grad_(False), chat, name
         model.eval()  # type: ignore[no-untyped-call]
         self.size: int = config.hidden_size
@@ -75,10 +74,7 @@ class Backbone:
         offline = local or local_files_only or os.environ.get("HF_HUB_OFFLINE") == "1"
         try:
             config = AutoConfig.from_pretrained(name, local_files_only=offline)
-            if config.model_type not in _FAMILY:
-                raise ModelError(
-                    f"{str(name)!r} is a {config.model_type!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B"
-                )
+            _check_family(config.model_type, str(name))
             with quiet_loading():
                 tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline)
                 model = AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[dtype], local_files_only=offline, use_safetensors=True)
@@ -168,6 +164,11 @@ class Backbone:
         full = torch.cat([embeds, self.embed(answer)])[None].to(self.model.dtype)
         logits = self.model(inputs_embeds=full, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]
         return F.cross_entropy(logits.float(), torch.tensor(list(answer), device=self.device)).item()
+
+
+def _check_family(kind: str, name: str) -> None:
+    if kind not in _FAMILY:
+        raise ModelError(f"{name!r} is a {kind!r} model; latent memory needs a causal LM of the Qwen3 family, for example Qwen/Qwen3-1.7B")
 
 
 @contextmanager

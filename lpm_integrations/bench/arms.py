@@ -134,8 +134,7 @@ ARMS: dict[str, Callable[[LPM, Path, int], Arm]] = {"none": _None, "shuffled": _
 
 def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int) -> Arm:
     """An arm by name. Raises InvalidInputError for a name that is none."""
-    if name not in ARMS:
-        raise InvalidInputError(f"there is no arm {name!r}; arms are {', '.join(ARMS)}")
+    _check(name)
     return ARMS[name](engine, folder, max_new_tokens)
 
 
@@ -143,8 +142,12 @@ def arm_names(text: str) -> Sequence[str]:
     """Arms from a comma-separated list, each once."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if name not in ARMS:
-            raise InvalidInputError(f"there is no arm {name!r}; arms are {', '.join(ARMS)}")
+        _check(name)
     if not names:
         raise InvalidInputError(f"no arms were named; arms are {', '.join(ARMS)}")
     return names
+
+
+def _check(name: str) -> None:
+    if name not in ARMS:
+        raise InvalidInputError(f"there is no arm {name!r}; arms are {', '.join(ARMS)}")

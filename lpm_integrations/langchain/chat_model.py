@@ -103,11 +103,12 @@ class ChatLPM(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         user_id, prepared = self._prepare(messages)
-        answer = self._engine.ask(user_id, prepared, **self._options(kwargs))
+        options = self._options(kwargs)
+        answer = self._engine.ask(user_id, prepared, **options)
         text, stopped = _cut(answer.text, stop or self.stop)
         metadata = {
             "model_name": self._engine.backbone.name,
-            "finish_reason": "stop" if stopped or answer.usage.output_tokens < self._options(kwargs)["max_new_tokens"] else "length",
+            "finish_reason": "stop" if stopped or answer.usage.output_tokens < options["max_new_tokens"] else "length",
             "soft_tokens": answer.usage.soft_tokens,
             "evidence": [item.turn.id for item in answer.evidence],
         }
