@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
 from lpm_core.exceptions import InvalidInputError, ModelError, ModelNotFoundError
+from lpm_core.tools import Constraint, ToolGrammar
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -99,6 +101,11 @@ class Backbone:
         """Token embeddings [V, d]."""
         return cast(Tensor, self.model.get_input_embeddings().weight)
 
+    @cached_property
+    def tool_grammar(self) -> ToolGrammar:
+        """What answers that call tools may look like. Raises ModelError for a tokenizer without tool calls."""
+        return ToolGrammar(self.chat.tokenizer, len(self.embeddings), sorted(self._ends))
+
     @property
     def fingerprint(self) -> str:
         """Identity of the weights, whatever folder, dtype or device they are in: what pages and memory weights were made for."""
@@ -143,8 +150,12 @@ class Backbone:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        constraint: Constraint | None = None,
     ) -> Iterator[int]:
-        """Token ids one by one after an embedded prompt [T, d], until an end token; greedy at temperature 0."""
+        """Token ids one by one after an embedded prompt [T, d], until an end token; greedy at temperature 0.
+
+        constraint: allows only what it accepts.
+        """
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         cache: DynamicCache | None = None
         step = embeds[None].to(self.model.dtype)
@@ -152,11 +163,14 @@ class Backbone:
             with torch.inference_mode():
                 output = self.model(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 cache = output.past_key_values
-                token = int(_choose(output.logits[0, -1].float(), temperature, top_p, generator))
+                logits = output.logits[0, -1].float()
+                token = int(_choose(constraint.apply(logits) if constraint else logits, temperature, top_p, generator))
                 step = self.model.get_input_embeddings()(torch.tensor([[token]], device=self.device))
             if token in self._ends:
                 return
             yield token
+            if constraint and not constraint.accept(token):
+                return
 
     @torch.inference_mode()
     def answer_loss(self, embeds: Tensor, answer: Sequence[int]) -> float:

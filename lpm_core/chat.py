@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,11 +19,25 @@ _HOLE = "\ue000{}\ue001"  # private-use characters that stand for a message's co
 _HOLES = re.compile("\ue000(\\d+)\ue001")
 
 
+def _holed(message: Message, hole: Callable[[str], str]) -> dict[str, Any]:
+    """A message whose content, and whose calls' names and arguments, are holes to be filled after rendering."""
+    row = dict(message)
+    if row.get("content"):
+        row["content"] = hole(str(row["content"]))
+    if row.get("tool_calls"):
+        functions = [call.get("function", call) for call in row["tool_calls"]]
+        row["tool_calls"] = [
+            {"type": "function", "function": {"name": hole(function["name"]), "arguments": hole(json.dumps(function["arguments"], ensure_ascii=False))}}
+            for function in functions
+        ]
+    return row
+
+
 class ChatFormat:
     """Encodes text and messages for one tokenizer of the Qwen family (ChatML)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._encode = tokenizer.backend_tokenizer.encode  # the tokenizer's own call is not safe in threads
         self._fixed: dict[str, list[int]] = {}
         markup = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
@@ -60,19 +75,38 @@ class ChatFormat:
         enable_thinking: bool = False,
     ) -> list[int]:
         """Messages through the model's own chat template."""
-        holed = [{**message, "content": _HOLE.format(index)} if message.get("content") else dict(message) for index, message in enumerate(messages)]
-        rendered = self._tokenizer.apply_chat_template(
+        texts: list[str] = []
+
+        def hole(text: str) -> str:
+            texts.append(text)
+            return _HOLE.format(len(texts) - 1)
+
+        holed = [_holed(message, hole) for message in messages]
+        rendered = self.tokenizer.apply_chat_template(
             holed,
-            tools=[dict(tool) for tool in tools] if tools else None,
+            tools=[self._harmless(tool, hole) for tool in tools] if tools else None,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=enable_thinking,
         )
         ids: list[int] = []
         for position, piece in enumerate(_HOLES.split(str(rendered))):
-            ids += self.text(str(messages[int(piece)]["content"])) if position % 2 else self.markup(piece)
+            ids += self.text(texts[int(piece)]) if position % 2 else self.markup(piece)
         return ids
+
+    def _harmless(self, value: Any, hole: Callable[[str], str]) -> Any:
+        """A tool's JSON with markup in its strings spelled out."""
+        if isinstance(value, Mapping):
+            return {key: self._harmless(item, hole) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._harmless(item, hole) for item in value]
+        return hole(json.dumps(value, ensure_ascii=False)[1:-1]) if isinstance(value, str) and self._markup and self._markup.search(value) else value
+
+    def after_thought(self, ids: Sequence[int]) -> Sequence[int]:
+        """What follows the last `</think>`; all of it if there is none."""
+        thought = self.markup("</think>")[-1]
+        return ids[len(ids) - list(reversed(ids)).index(thought) :] if thought in ids else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

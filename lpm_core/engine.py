@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -25,13 +25,13 @@ from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeig
 from lpm_core.memory import Answer, Evidence, Page, Recall, Slots, Turn, Usage, UserMemory
 from lpm_core.settings import LPMSettings
 from lpm_core.store import MemoryStore, NewTurn
+from lpm_core.tools import check_tools
 from lpm_core.validation import check_messages, check_time, check_user_id
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
-__all__ = ["LPM", "ForgetReceipt"]
+__all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _EVIDENCE_TURNS = 5
 _EVIDENCE_FLOOR = 0.02  # share of attention below which a turn is not named
@@ -45,6 +45,49 @@ class ForgetReceipt:
 
     user_id: str
     turns: int
+
+
+class AskOptions(TypedDict, total=False):
+    """Options of `ask` and `stream`.
+
+    tools: JSON schemas of functions that the answer may call; what it calls fits their schemas. tool_choice: "auto",
+    "none", "required", or the name of the one to call. seed: for temperature > 0. enable_thinking: let a model that
+    was trained to think first do so; its thoughts are no part of the answer.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | None
+    enable_thinking: bool
+
+
+@dataclass(frozen=True)
+class _Options:
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
+    tool_choice: str | None = None
+    enable_thinking: bool = False
+
+
+class AnswerStream(Iterator[str]):
+    """Pieces of an answer as they come, the turns its memory came from, and its cost so far."""
+
+    def __init__(self, pieces: Iterator[str], evidence: Sequence[Evidence], usage: Callable[[], Usage]) -> None:
+        self._pieces, self.evidence, self._usage = pieces, evidence, usage
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and time up to now."""
+        return self._usage()
 
 
 class LPM:
@@ -258,27 +301,43 @@ class LPM:
             excess -= len(self.backbone.chat.turn(gone["role"], self.backbone.chat.text(str(gone.get("content") or "")))[0])
         return kept
 
-    def ask(
-        self,
-        user_id: str | None,
-        messages: str | Sequence[Message],
-        *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        enable_thinking: bool = False,
-    ) -> Answer:
+    def ask(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
         """Answer with the user's memory as soft tokens: no history text enters the prompt, and nothing is stored.
 
         messages: one text, or a list of messages of which the last one is answered. user_id None: the bare backbone.
+        Raises InvalidInputError, EngineClosedError.
         """
         begin = time.perf_counter()
-        embeds, recall = self.prompt(user_id, messages, tools=tools, enable_thinking=enable_thinking, room=max_new_tokens)
+        embeds, recall, tokens, wanted = self._generation(user_id, messages, options)
         search = time.perf_counter()
-        ids = list(self.backbone.generate(embeds, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed))
-        return Answer(self.backbone.chat.decode(ids).strip(), recall.evidence if recall else (), self._usage(embeds, recall, len(ids), begin, search))
+        ids = list(tokens)
+        text, calls = self.backbone.tool_grammar.split(ids) if wanted.tools else (ids, ())
+        said = self.backbone.chat.decode(self.backbone.chat.after_thought(text) if wanted.enable_thinking else text).strip()
+        return Answer(said, recall.evidence if recall else (), self._usage(embeds, recall, len(ids), begin, search), calls)
+
+    def stream(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> AnswerStream:
+        """The text of `ask`'s answer, piece by piece. Pieces never split a character; tool calls are for `ask`."""
+        begin = time.perf_counter()
+        embeds, recall, tokens, _ = self._generation(user_id, messages, options)
+        search = time.perf_counter()
+        ids: list[int] = []
+        return AnswerStream(self._pieces(tokens, ids), recall.evidence if recall else (), lambda: self._usage(embeds, recall, len(ids), begin, search))
+
+    def _generation(self, user_id: str | None, messages: str | Sequence[Message], options: AskOptions) -> tuple[Tensor, Recall | None, Iterator[int], _Options]:
+        """The embedded prompt, what memory gave to it, and the answer's tokens as they come."""
+        wanted = _Options(**options)
+        tools = check_tools(wanted.tools) if wanted.tools and wanted.tool_choice != "none" else None
+        constraint = self.backbone.tool_grammar.constraint(tools, wanted.tool_choice or "auto", thinking=wanted.enable_thinking) if tools else None
+        embeds, recall = self.prompt(user_id, messages, tools=tools, enable_thinking=wanted.enable_thinking, room=wanted.max_new_tokens)
+        tokens = self.backbone.generate(
+            embeds,
+            max_new_tokens=wanted.max_new_tokens,
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            seed=wanted.seed,
+            constraint=constraint,
+        )
+        return embeds, recall, tokens, wanted
 
     def _usage(self, embeds: Tensor, recall: Recall | None, output: int, begin: float, search: float) -> Usage:
         soft = len(recall.soft_prompt) if recall else 0
@@ -291,24 +350,8 @@ class LPM:
             total_ms=(time.perf_counter() - begin) * 1000,
         )
 
-    def stream(
-        self,
-        user_id: str | None,
-        messages: str | Sequence[Message],
-        *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        enable_thinking: bool = False,
-    ) -> Iterator[str]:
-        """The answer of `ask`, piece by piece. Pieces never split a character."""
-        embeds, _ = self.prompt(user_id, messages, tools=tools, enable_thinking=enable_thinking, room=max_new_tokens)
-        return self._pieces(self.backbone.generate(embeds, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed))
-
-    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        ids: list[int] = []
+    def _pieces(self, tokens: Iterator[int], ids: list[int]) -> Iterator[str]:
+        """Text of tokens as they come; `ids` takes the tokens."""
         said = ""
         for token in tokens:
             self._open()
@@ -383,11 +426,11 @@ class LPM:
         """`recall` without blocking the event loop."""
         return await asyncio.to_thread(self.recall, user_id, message)
 
-    async def aask(self, user_id: str | None, messages: str | Sequence[Message], **options: Any) -> Answer:
+    async def aask(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
         """`ask` without blocking the event loop."""
         return await asyncio.to_thread(partial(self.ask, user_id, messages, **options))
 
-    async def astream(self, user_id: str | None, messages: str | Sequence[Message], **options: Any) -> AsyncIterator[str]:
+    async def astream(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> AsyncIterator[str]:
         """`stream` without blocking the event loop."""
         pieces = await asyncio.to_thread(partial(self.stream, user_id, messages, **options))
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:

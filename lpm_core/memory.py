@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Answer", "Evidence", "Page", "Recall", "Role", "Slots", "Source", "Turn", "Usage", "UserMemory"]
+__all__ = ["Answer", "Evidence", "Page", "Recall", "Role", "Slots", "Source", "ToolCall", "Turn", "Usage", "UserMemory"]
 
 Role = Literal["user", "assistant", "system", "tool"]
 Source = Literal["user", "assistant", "tool", "import"]
@@ -97,9 +97,19 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call that an answer makes: the tool's name, its arguments, and an id that the tool's result refers to."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str
+
+
+@dataclass(frozen=True)
 class Answer:
-    """An answer, the turns its memory came from, and its cost."""
+    """An answer, the turns its memory came from, its cost, and the tools it calls."""
 
     text: str
     evidence: Sequence[Evidence]
     usage: Usage
+    tool_calls: Sequence[ToolCall] = ()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
-from lpm_core.training.corpus import Corpus, Message, Person
+from lpm_core.training.corpus import Corpus, Message, Person, Question
 from lpm_core.training.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lpm_core.training.progress import Report
 
-__all__ = ["BackboneRecipe", "context_recall", "learning_rate", "load_optimizer", "save_optimizer", "train_backbone"]
+__all__ = ["BackboneRecipe", "answer_ids", "context_recall", "learning_rate", "load_optimizers", "save_optimizers", "train_backbone"]
 
 _log = logging.getLogger(__name__)
 _IGNORE = -100
@@ -41,23 +41,25 @@ class BackboneRecipe:
 
     vocab_size: int = 4096
     hidden_size: int = 256
-    layers: int = 4
+    layers: int = 6
     heads: int = 4
-    kv_heads: int = 2
+    kv_heads: int = 4
     head_dim: int = 64
     intermediate_size: int = 768
     window: int = 1024
-    steps: int = 5000
-    batch_tokens: int = 7000
-    learning_rate: float = 2e-3
+    rope_theta: float = 1e6
+    steps: int = 3500
+    batch_tokens: int = 6000
+    learning_rate: float = 1.5e-3
     warmup: int = 100
     context_weight: float = 0.1
     context_share: float = 0.3
     max_facts: int = 10
-    curriculum: float = 0.5
-    dialogue_share: float = 0.15
-    questions: int = 6
+    curriculum: float = 0.35
+    dialogue_share: float = 0.12
+    questions: int = 12
     unknown_share: float = 0.12
+    tool_share: float = 0.1
     tokenizer_people: int = 3000
     checkpoint_every: int = 100
     probe_people: int = 32
@@ -68,18 +70,36 @@ def _turn(chat: ChatFormat, role: str, content: str) -> list[int]:
     return chat.turn(role, chat.text(content))[0]
 
 
+def answer_ids(question: Question, chat: ChatFormat) -> list[int]:
+    """What the assistant says to a question, with the end of its turn: the answer, or a tool call in Qwen3's format."""
+    said = chat.text(question.answer)
+    if question.tool:
+        said = [*chat.markup("<tool_call>\n"), *said, *chat.markup("\n</tool_call>")]
+    return [*said, *chat.markup("<|im_end|>")]
+
+
 def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
     """A dialogue followed by its questions and answers: token ids and their weights in the loss."""
-    ids = _turn(chat, "system", system) if system else []
-    for role, text in person.turns:
+    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), person.turns[0])]
+    ids = chat.render(first, tools=[tool.schema for tool in person.tools], add_generation_prompt=False)
+    for role, text in person.turns[1:]:
         ids += _turn(chat, role, text)
     weights = [context_weight] * len(ids)
+
+    def add(part: Sequence[int], weight: float) -> None:
+        ids.extend(part)
+        weights.extend([weight] * len(part))
+
+    start, line_end = chat.markup("<|im_start|>assistant\n"), chat.markup("\n")
     for question in person.questions:
-        asked = [*_turn(chat, "user", question.text), *chat.markup("<|im_start|>assistant\n")]
-        answer = [*chat.text(question.answer), *chat.markup("<|im_end|>")]
-        line_end = chat.markup("\n")
-        ids += [*asked, *answer, *line_end]
-        weights += [context_weight] * len(asked) + [1.0] * len(answer) + [context_weight] * len(line_end)
+        add([*_turn(chat, "user", question.text), *start], context_weight)
+        add(answer_ids(question, chat), 1.0)
+        add(line_end, context_weight)
+        if question.tool:
+            response = [*chat.markup("<tool_response>\n"), *chat.text(question.result), *chat.markup("\n</tool_response>")]
+            add([*chat.markup("<|im_start|>user\n"), *response, *chat.markup("<|im_end|>\n"), *start], context_weight)
+            add([*chat.text(question.reply), *chat.markup("<|im_end|>")], 0.5)
+            add(line_end, context_weight)
     return ids, weights
 
 
@@ -122,13 +142,23 @@ def _new_model(recipe: BackboneRecipe, tokenizer: PreTrainedTokenizerFast) -> Qw
         num_key_value_heads=recipe.kv_heads,
         head_dim=recipe.head_dim,
         max_position_embeddings=recipe.window,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=vocabulary["<|im_end|>"],
         pad_token_id=vocabulary["<|endoftext|>"],
     )
     return Qwen3ForCausalLM(config)
+
+
+def _optimizers(model: Qwen3ForCausalLM, recipe: BackboneRecipe) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms: on the same batches the loss falls faster than with AdamW alone."""
+    matrices = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
+    rest = [parameter for parameter in model.parameters() if all(parameter is not matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
+    ]
 
 
 def _loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor, share: float) -> Tensor:
@@ -162,28 +192,29 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
         return model_folder
     model = Qwen3ForCausalLM.from_pretrained(model_folder) if state["step"] else _new_model(recipe, tokenizer)
     model.to(device).train()  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    optimizers = _optimizers(model, recipe)
     moments = folder / "backbone.optimizer.safetensors"
-    if state["step"]:
-        load_optimizer(optimizer, moments)
+    if moments.exists():
+        load_optimizers(optimizers, moments)
     report.say(f"backbone of {sum(p.numel() for p in model.parameters()):,} parameters, from step {state['step']} of {recipe.steps}")
     pad = tokenizer.pad_token_id
     probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
     for step in report.steps(state["step"], recipe.steps, "backbone"):
         torch.manual_seed(recipe.seed + step)
         ids, weights = _batch(_lessons(recipe, corpus, chat, step), pad)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
         with torch.autocast(device, torch.bfloat16):
             loss = _loss(model, ids.to(device), weights.to(device), recipe.context_share)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         report.value(loss=loss.item(), tokens=ids.numel())
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
             model.save_pretrained(model_folder)
-            save_optimizer(optimizer, moments)
+            save_optimizers(optimizers, moments)
             state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
             model.eval()  # type: ignore[no-untyped-call]
             recall = context_recall(model, chat, probes)
@@ -197,13 +228,14 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
     rng = random.Random(f"backbone/{recipe.seed}/{step}")
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 1 + round(progress * (recipe.max_facts - 1))
-    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
+    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() ** 2 * 1.5
     rows: list[tuple[list[int], list[float]]] = []
     while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:
         if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
             rows.append(_dialogue(corpus, chat, recipe.context_weight, len(rows[0][0]), rng))
             continue
-        person = corpus.person(rng, facts, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share)
+        tools = rng.randint(1, 3) if rng.random() < recipe.tool_share else 0
+        person = corpus.person(rng, min(facts, 6) if tools else facts, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=tools)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         rows.append(_lesson(person, chat, system, recipe.context_weight))
     return rows
@@ -225,20 +257,24 @@ def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Pe
     return {kind: sum(row) / len(row) for kind, row in scores.items() if row}
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """AdamW's moments as safetensors (no pickle)."""
+def save_optimizers(optimizers: Sequence[torch.optim.Optimizer], path: Path) -> None:
+    """The optimizers' moments as safetensors (no pickle)."""
     from safetensors.torch import save_file
 
-    state = optimizer.state_dict()["state"]
-    save_file({f"{index}.{name}": tensor for index, row in state.items() for name, tensor in row.items()}, path)
+    moments: dict[str, Tensor] = {}
+    for which, optimizer in enumerate(optimizers):
+        for index, row in optimizer.state_dict()["state"].items():
+            moments |= {f"{which}.{index}.{name}": tensor for name, tensor in row.items()}
+    save_file(moments, path)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """What `save_optimizer` wrote."""
+def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], path: Path) -> None:
+    """What `save_optimizers` wrote."""
     from safetensors.torch import load_file
 
-    rows: dict[int, dict[str, Tensor]] = {}
+    rows: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for key, tensor in load_file(path).items():
-        index, name = key.split(".")
-        rows.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
+        which, index, name = key.split(".")
+        rows[int(which)].setdefault(int(index), {})[name] = tensor
+    for optimizer, moments in zip(optimizers, rows, strict=True):
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "corpus_counts", "read_dialogues"]
+__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "Tool", "corpus_counts", "read_dialogues"]
 
 Split = Literal["train", "validation", "test"]
 Message = tuple[str, str]
@@ -82,23 +82,53 @@ class FactType:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """A tool that needs one fact about the user, with the requests that one split may use."""
+
+    name: str
+    description: str
+    fact: str
+    parameter: str
+    about: str
+    requests: tuple[str, ...]
+    direct: tuple[str, ...]
+    field: str
+    results: tuple[str, ...]
+    answers: tuple[str, ...]
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool as a prompt shows it."""
+        parameters = {"type": "object", "properties": {self.parameter: {"type": "string", "description": self.about}}, "required": [self.parameter]}
+        return {"type": "function", "function": {"name": self.name, "description": self.description, "parameters": parameters}}
+
+
+@dataclass(frozen=True)
 class Question:
-    """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told."""
+    """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told.
+
+    With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
+    value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
+    """
 
     text: str
     answer: str
     key: str
     evidence: int | None
     open_vocabulary: bool = False
+    tool: Tool | None = None
+    result: str = ""
+    reply: str = ""
 
 
 @dataclass(frozen=True)
 class Person:
-    """A user: turns in order, the session each belongs to, and questions about them."""
+    """A user: turns in order, the session each belongs to, questions about them, and the tools at hand."""
 
     turns: tuple[Message, ...]
     sessions: tuple[int, ...]
     questions: tuple[Question, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @cache
@@ -122,10 +152,20 @@ def _wordings(items: Sequence[str], split: Split) -> tuple[str, ...]:
     return tuple(items[-2:] if split == "test" else items[-3:-2] if split == "validation" else items[:-3])
 
 
+def _tool(row: dict[str, Any], split: Split) -> Tool:
+    lists: dict[str, Any] = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
+    return Tool(**(row | lists | {"requests": _wordings(row["requests"], split)}))
+
+
+def _expand(text: str, rng: random.Random) -> str:
+    """One of the sentences that a wording with alternatives, [a|b], stands for."""
+    return re.sub(r"\[([^]]*)\]", lambda match: rng.choice(match[1].split("|")), text)
+
+
 def corpus_counts() -> dict[str, int]:
     """How many kinds of facts there are, and how many wordings to tell and to ask, over all splits."""
-    facts = _data("facts.toml")["fact"]
-    return {"facts": len(facts), "says": sum(len(fact["says"]) for fact in facts), "asks": sum(len(fact["asks"]) for fact in facts)}
+    facts, more = _data("facts.toml")["fact"], _data("wordings.toml").values()
+    return {"facts": len(facts)} | {kind: sum(len(row[kind]) for row in (*facts, *more)) for kind in ("says", "asks")}
 
 
 def read_dialogues(paths: Iterable[Path]) -> list[list[Message]]:
@@ -149,22 +189,31 @@ class Corpus:
     split: Split = "train"
     dialogues: Sequence[Sequence[Message]] = ()
     fact_types: tuple[FactType, ...] = field(init=False)
+    tools: tuple[Tool, ...] = field(init=False, repr=False)
     _lexicon: list[str] = field(init=False, repr=False)
+    _names: list[str] = field(init=False, repr=False)
     _held_out: set[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        more: dict[str, dict[str, list[str]]] = _data("wordings.toml") if self.split == "train" else {}
+
+        def wordings(row: dict[str, Any], kind: str) -> tuple[str, ...]:
+            return (*_wordings(row[kind], self.split), *more.get(row["key"], {}).get(kind, ()))
+
         self.fact_types = tuple(
-            FactType(row["key"], row["pool"], _wordings(row["says"], self.split), _wordings(row["asks"], self.split), tuple(row["names"]))
-            for row in _data("facts.toml")["fact"]
+            FactType(row["key"], row["pool"], wordings(row, "says"), wordings(row, "asks"), tuple(row["names"])) for row in _data("facts.toml")["fact"]
         )
+        self.tools = tuple(_tool(row, self.split) for row in _data("tools.toml")["tool"])
         held_out = {word.lower() for pool in _data("values.toml").values() for value in _share(pool["real"], "test") for word in value.split()}
         counts: dict[str, int] = {}
-        for dialogue in self.dialogues[:: max(1, len(self.dialogues) // 4000)]:
+        for dialogue in self.dialogues[:: max(1, len(self.dialogues) // 8000)]:
             for _, text in dialogue:
-                for word in re.findall(r"[a-z]{4,10}", text):
+                for word in re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]{3,10}", text):
                     counts[word] = counts.get(word, 0) + 1
         self._held_out = {text.lower() for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
-        self._lexicon = sorted(word for word, count in counts.items() if 2 <= count <= 60 and word not in held_out)
+        words = sorted(word for word, count in counts.items() if 2 <= count <= 90 and word.lower() not in held_out)
+        self._lexicon = [word for word in words if word.islower()]
+        self._names = [word for word in words if not word.islower()]
 
     @property
     def systems(self) -> Sequence[str]:
@@ -189,11 +238,12 @@ class Corpus:
         row = _data("values.toml")[pool]
         real = _share(row["real"], self.split)
         draw = rng.random()
-        if real and draw < (0.5 if self.split == "test" else 0.35):
+        if real and draw < (0.5 if self.split == "test" else 0.35 if self.split == "validation" else 0.2):
             return rng.choice(real), False
-        if self._lexicon and real and self.split == "train" and draw < 0.55:
-            words = " ".join(rng.choice(self._lexicon) for _ in range(rng.choice((1, 1, 2))))
-            return (words.title() if real[0][0].isupper() else words), True
+        if self._lexicon and real and self.split == "train" and draw < 0.5:
+            names = real[0][0].isupper()
+            words = " ".join(rng.choice(self._names if names and rng.random() < 0.6 else self._lexicon) for _ in range(rng.choice((1, 1, 2))))
+            return (words.title() if names else words), True
         while True:
             pattern = rng.choice(row["invented"])
             value = self._fill(pattern, rng)
@@ -254,8 +304,8 @@ class Corpus:
     def _worded(self, fact: FactType, kind: Literal["says", "asks"], rng: random.Random) -> str:
         """One way to tell a fact, or to ask for it: of its own or, in training, by its name in a frame."""
         own: tuple[str, ...] = getattr(fact, kind)
-        if self.split != "train" or (own and rng.random() < 0.6):
-            return rng.choice(own)
+        if self.split != "train" or (own and rng.random() < 0.75):
+            return _expand(rng.choice(own), rng)
         frames: list[str] = _data("talk.toml")[kind]
         while True:
             text = rng.choice(frames).replace("{n}", rng.choice(fact.names))
@@ -264,7 +314,7 @@ class Corpus:
 
     def _blur(self, text: str, share: float, rng: random.Random) -> str:
         """In training, some words replaced by others: what is left must do to tell what is meant, as with wordings never seen."""
-        if self.split != "train" or not self._lexicon or rng.random() < 0.6:
+        if self.split != "train" or not self._lexicon or rng.random() < 0.8:
             return text
         return re.sub(r"(?<![{'\w])[a-z]+(?![}'\w])", lambda match: rng.choice(self._lexicon) if rng.random() < share else match[0], text)
 
@@ -288,14 +338,17 @@ class Corpus:
 
     # ---------------------------------------------------------------- people
 
-    def person(self, rng: random.Random, facts: int, *, talk: float = 1.0, questions: int = 6, unknown: float = 0.2, sessions: int = 2) -> Person:
+    def person(
+        self, rng: random.Random, facts: int, *, talk: float = 1.0, questions: int = 6, unknown: float = 0.2, sessions: int = 2, tools: int = 0
+    ) -> Person:
         """A person who tells `facts` facts with about `talk` exchanges of small talk after each.
 
-        `questions` are asked about them, a share `unknown` of these about facts that were never told.
+        `questions` are asked about them, a share `unknown` of these about facts that were never told; with `tools` at
+        hand, a third of them are requests that need a tool.
         """
         types = rng.sample(self.fact_types, min(len(self.fact_types), facts + 8))
         if self.split == "train":
-            types = list({fact.key: fact for fact in (self._made_up(rng) if rng.random() < 0.3 else fact for fact in types)}.values())
+            types = list({fact.key: fact for fact in (self._made_up(rng) if rng.random() < 0.2 else fact for fact in types)}.values())
             facts = min(facts, len(types) - 1)
         told, untold = types[:facts], types[facts:]
         values: dict[str, tuple[str, bool]] = {}
@@ -319,15 +372,38 @@ class Corpus:
             for exchange in exchanges:
                 turns.extend(exchange)
                 marks.extend([session] * len(exchange))
+        kit = self._kit(rng, tools, [fact.key for fact in told])
         asked: list[Question] = []
         for fact in rng.choices(told, k=questions) if questions > facts else rng.sample(told, questions):
-            if rng.random() < unknown:
+            if kit and rng.random() < 0.4:
+                asked.append(self._request(rng.choice(kit), values, where, rng))
+            elif rng.random() < unknown:
                 other = rng.choice(untold)
                 asked.append(Question(self._ask(other, rng), UNKNOWN, other.key, None))
             else:
                 answer, is_open = values[fact.key]
                 asked.append(Question(self._ask(fact, rng), answer, fact.key, where[fact.key], is_open))
-        return Person(tuple(turns), tuple(marks), tuple(asked))
+        return Person(tuple(turns), tuple(marks), tuple(asked), kit)
+
+    def _kit(self, rng: random.Random, count: int, told: Sequence[str]) -> tuple[Tool, ...]:
+        """`count` tools, most of which need a fact that was told."""
+        fitting = [tool for tool in self.tools if tool.fact in told]
+        kit = [rng.choice(fitting) if fitting and rng.random() < 0.8 else rng.choice(self.tools) for _ in range(count)]
+        return tuple({tool.name: tool for tool in kit}.values())
+
+    def _request(self, tool: Tool, values: dict[str, tuple[str, bool]], where: dict[str, int], rng: random.Random) -> Question:
+        """A request for a tool: by a fact, told or not, or with the value in the request."""
+        result = rng.choice(tool.results)
+        reply = rng.choice(tool.answers).replace("{r}", result)
+        named = rng.random() < 0.3
+        if not named and tool.fact not in values:
+            return Question(rng.choice(tool.requests), UNKNOWN, tool.fact, None)
+        pool = next(fact.pool for fact in self.fact_types if fact.key == tool.fact)
+        value, is_open = self.value(pool, rng) if named else values[tool.fact]
+        text = rng.choice(tool.direct).replace("{v}", value) if named else rng.choice(tool.requests)
+        call = json.dumps({"name": tool.name, "arguments": {tool.parameter: value}}, ensure_ascii=False)
+        evidence = None if named else where[tool.fact]
+        return Question(text, call, tool.fact, evidence, is_open, tool, json.dumps({tool.field: result}, ensure_ascii=False), reply)
 
     def people(self, seed: int, count: int, facts: int, **options: Any) -> Iterator[Person]:
         """`count` people that depend on split and seed alone."""

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
-from lpm_core.training.backbone import learning_rate, load_optimizer, save_optimizer
-from lpm_core.training.corpus import UNKNOWN, Corpus, Message, Person, Question
+from lpm_core.training.backbone import answer_ids, learning_rate, load_optimizers, save_optimizers
+from lpm_core.training.corpus import UNKNOWN, Corpus, Message, Person, Question, Tool
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class MemoryRecipe:
     attention_floor: float = 0.1
     attention_until: float = 0.6
     window_share: float = 0.3
+    system_share: float = 0.2
+    tool_share: float = 0.15
     empty_share: float = 0.03
     checkpoint_every: int = 100
     probe_people: int = 32
@@ -141,13 +143,10 @@ def _attention_loss(attention: Tensor, questions: Sequence[Question], users: Seq
     return -attention.masked_fill(~target[:, None].to(attention.device), float("-inf")).logsumexp(-1).mean()
 
 
-def _prompt(question: Question, window: Sequence[Message], backbone: Backbone) -> list[int]:
+def _prompt(question: Question, window: Sequence[Message], backbone: Backbone, tools: Sequence[Tool] = ()) -> list[int]:
     """The window's turns and the question in the chat format, ready for the answer."""
-    return backbone.chat.render([{"role": role, "content": text} for role, text in (*window, ("user", question.text))])
-
-
-def _answer(question: Question, backbone: Backbone) -> list[int]:
-    return [*backbone.chat.text(question.answer), *backbone.chat.markup("<|im_end|>")]
+    messages = [{"role": role, "content": text} for role, text in (*window, ("user", question.text))]
+    return backbone.chat.render(messages, tools=[tool.schema for tool in tools])
 
 
 @torch.no_grad()
@@ -161,7 +160,7 @@ def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Ba
         with torch.autocast(backbone.device.type, torch.bfloat16):
             slots, mask = write(users, weights, backbone)
             soft, attention = read(questions, owners, slots, mask, weights, backbone)
-            _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [_answer(q, backbone) for q in questions], backbone)
+            _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [answer_ids(q, backbone.chat) for q in questions], backbone)
         for row, question in enumerate(questions):
             kind = "untold" if question.evidence is None else "open" if question.open_vocabulary else "known"
             scores[kind].append(float(right[row]))
@@ -189,7 +188,7 @@ def train_memory(
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     if state["step"]:
-        load_optimizer(optimizer, moments)
+        load_optimizers([optimizer], moments)
     report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {recipe.steps}")
     probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
     for step in report.steps(state["step"], recipe.steps, "memory"):
@@ -205,11 +204,19 @@ def train_memory(
         report.value(loss=loss.item(), attention=attention.item(), right=right)
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
             weights.save(saved, backbone, training=asdict(recipe))
-            save_optimizer(optimizer, moments)
+            save_optimizers([optimizer], moments)
             state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
             figures = memory_recall(probes, weights, backbone)
             report.say("recall from memory, 8 facts, validation split: " + "  ".join(f"{kind} {value:.2f}" for kind, value in figures.items()))
     return weights
+
+
+def _window(recipe: MemoryRecipe, corpus: Corpus, rng: random.Random) -> list[Message]:
+    """What stands between soft tokens and question: now and then a system prompt, now and then some small talk."""
+    window: list[Message] = [("system", rng.choice(corpus.systems))] if rng.random() < recipe.system_share else []
+    if rng.random() < recipe.window_share:
+        window += corpus.talk(rng) * rng.choice((1, 1, 2))
+    return window
 
 
 def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> tuple[Tensor, Tensor, float]:
@@ -218,20 +225,22 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 2 + round(progress * (recipe.max_facts - 2))
     facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
-    users = [_user(corpus.person(rng, facts, talk=talk, questions=recipe.questions), weights, backbone) for _ in range(recipe.users)]
+    kits = [rng.randint(1, 2) if rng.random() < recipe.tool_share else 0 for _ in range(recipe.users)]
+    users = [_user(corpus.person(rng, facts, talk=talk, questions=recipe.questions, tools=kit), weights, backbone) for kit in kits]
     questions = [question for user in users for question in user.person.questions]
     owners = [index for index, user in enumerate(users) for _ in user.person.questions]
-    windows = [corpus.talk(rng) * rng.choice((1, 1, 2)) if rng.random() < recipe.window_share else [] for _ in questions]
+    kits_shown = [user.person.tools for user in users for _ in user.person.questions]
+    windows = [_window(recipe, corpus, rng) for _ in questions]
     with torch.autocast(backbone.device.type, torch.bfloat16):
         slots, mask = write(users, weights, backbone)
         for row in range(len(questions)):  # a few are asked of an empty memory
-            if rng.random() < recipe.empty_share:
+            if rng.random() < recipe.empty_share and questions[row].tool is None:
                 questions[row] = Question(questions[row].text, UNKNOWN, questions[row].key, None)
                 owners[row] = len(users)
         slots, mask = F.pad(slots, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(mask, (0, 0, 0, 1))
         soft, attention = read(questions, owners, slots, mask, weights, backbone)
-        prompts = [_prompt(question, window, backbone) for question, window in zip(questions, windows, strict=True)]
-        answers = [_answer(question, backbone) for question in questions]
+        prompts = [_prompt(question, window, backbone, tools) for question, window, tools in zip(questions, windows, kits_shown, strict=True)]
+        answers = [answer_ids(question, backbone.chat) for question in questions]
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
         parts = [order[start : start + recipe.rows] for start in range(0, len(order), recipe.rows)]  # like lengths together: less padding
         losses, right = (
