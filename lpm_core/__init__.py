@@ -22,16 +22,19 @@ from lpm_core.exceptions import (
 from lpm_core.settings import LPMConfig, LPMSettings
 
 if TYPE_CHECKING:
-    from lpm_core.engine import LPM, ForgetReceipt
-    from lpm_core.memory import Answer, Evidence, Page, Recall, Turn, Usage, UserMemory
+    from lpm_core.engine import LPM, AnswerStream, ForgetReceipt
+    from lpm_core.explain import Explanation
+    from lpm_core.memory import Answer, Evidence, Page, Recall, ToolCall, Turn, Usage, UserMemory
     from lpm_core.store import MemoryStore
 
 __all__ = [
     "LPM",
     "Answer",
+    "AnswerStream",
     "DatasetError",
     "EngineClosedError",
     "Evidence",
+    "Explanation",
     "ForgetReceipt",
     "InvalidInputError",
     "LPMConfig",
@@ -48,14 +51,15 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "StoreVersionError",
+    "ToolCall",
     "Turn",
     "UnknownUserError",
     "Usage",
     "UserMemory",
 ]
 
-_LAZY = {"LPM": "engine", "ForgetReceipt": "engine", "MemoryStore": "store"} | dict.fromkeys(
-    ("Answer", "Evidence", "Page", "Recall", "Turn", "Usage", "UserMemory"), "memory"
+_LAZY = {"LPM": "engine", "AnswerStream": "engine", "ForgetReceipt": "engine", "Explanation": "explain", "MemoryStore": "store"} | dict.fromkeys(
+    ("Answer", "Evidence", "Page", "Recall", "ToolCall", "Turn", "Usage", "UserMemory"), "memory"
 )
 
 

@@ -87,6 +87,15 @@ def users(store: Store = None, as_json: Json = False) -> None:
         Console().print("\n".join(names) or "nobody yet", markup=False, highlight=False)
 
 
+@app.command()
+def explain(user: str, question: str, store: Store = None) -> None:
+    """Show what memory makes of QUESTION: what the soft tokens say, and the turns behind them."""
+    from lpm_core.engine import LPM
+
+    with LPM.from_pretrained(store=store) as lpm:
+        Console().print(str(lpm.explain(user, question)), markup=False, highlight=False)
+
+
 @train.command("embedded")
 def train_embedded(
     output: Annotated[Path, typer.Option(help="Where the shipped weights go.")] = Path("lpm_core/pretrained"),

@@ -22,6 +22,7 @@ from lpm_core.backbone import Backbone
 from lpm_core.chat import Message
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError, UnknownUserError
+from lpm_core.explain import Explanation, explain_recall
 from lpm_core.memory import Answer, Evidence, Page, Recall, Slots, Turn, Usage, UserMemory
 from lpm_core.settings import LPMSettings
 from lpm_core.store import MemoryStore, NewTurn
@@ -33,8 +34,6 @@ __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
 
 _log = logging.getLogger(__name__)
 
-_EVIDENCE_TURNS = 5
-_EVIDENCE_FLOOR = 0.02  # share of attention below which a turn is not named
 _CACHED_USERS = 64
 _WRITTEN = ("user", "assistant")  # sources whose turns become slots
 
@@ -226,17 +225,20 @@ class LPM:
 
     # ---------------------------------------------------------------- read
 
-    def recall(self, user_id: str, message: str | Sequence[Message]) -> Recall:
+    def recall(self, user_id: str, message: str | Sequence[Message], *, k: int = 5, floor: float = 0.02) -> Recall:
         """What memory says about a message: soft tokens [H, d], attention [H, N] and the turns behind it.
 
-        A user without a history has N = 0 and no evidence. Raises InvalidInputError.
+        evidence: at most `k` turns that got at least the share `floor` of the attention, most of it first. A user
+        without a history has N = 0 and no evidence. Raises InvalidInputError.
         """
         self._open()
         check_user_id(user_id)
-        return self._recall(user_id, _query(_as_messages(message)))
+        if k < 1:
+            raise InvalidInputError(f"k is {k}; ask for at least one turn of evidence")
+        return self._recall(user_id, _query(_as_messages(message)), k, floor)
 
     @torch.inference_mode()
-    def _recall(self, user_id: str, query: str) -> Recall:
+    def _recall(self, user_id: str, query: str, k: int = 5, floor: float = 0.02) -> Recall:
         _, slots = self._memory(user_id)
         device = self.backbone.device
         ids = self.backbone.chat.text(query)[-self.weights.config.query_tokens :]
@@ -244,13 +246,18 @@ class LPM:
         encoded = self.weights.projection.encode(states, torch.ones(1, len(ids), dtype=torch.bool, device=device))
         soft, log_attention = self.weights.projection(encoded, slots.values[None].to(device))
         attention = log_attention[0, :, 1:].exp().cpu()  # [H, N]
-        return Recall(soft[0], attention, self._evidence(user_id, attention.mean(0), slots.turns))
+        return Recall(soft[0], attention, self._evidence(user_id, attention.mean(0), slots.turns, k, floor))
 
-    def _evidence(self, user_id: str, weights: Tensor, owners: Sequence[str]) -> list[Evidence]:
+    def explain(self, user_id: str, message: str | Sequence[Message]) -> Explanation:
+        """What each soft token for a message says, and the turns behind it; `print` it. Raises InvalidInputError."""
+        recall = self.recall(user_id, message)
+        return explain_recall(_query(_as_messages(message)), recall, self._memory(user_id)[1], self.backbone)
+
+    def _evidence(self, user_id: str, weights: Tensor, owners: Sequence[str], k: int, floor: float) -> list[Evidence]:
         shares: dict[str, float] = {}
         for owner, weight in zip(owners, weights.tolist(), strict=True):
             shares[owner] = shares.get(owner, 0.0) + weight
-        best = sorted((item for item in shares.items() if item[1] >= _EVIDENCE_FLOOR), key=lambda item: -item[1])[:_EVIDENCE_TURNS]
+        best = sorted((item for item in shares.items() if item[1] >= floor), key=lambda item: -item[1])[:k]
         turns = {turn.id: turn for turn in self.store.turns(user_id, turn_ids=[turn for turn, _ in best])} if best else {}
         return [Evidence(turns[turn], weight) for turn, weight in best if turn in turns]
 
@@ -422,9 +429,9 @@ class LPM:
         """`remember` without blocking the event loop."""
         return await asyncio.to_thread(partial(self.remember, user_id, messages, **options))
 
-    async def arecall(self, user_id: str, message: str | Sequence[Message]) -> Recall:
+    async def arecall(self, user_id: str, message: str | Sequence[Message], *, k: int = 5, floor: float = 0.02) -> Recall:
         """`recall` without blocking the event loop."""
-        return await asyncio.to_thread(self.recall, user_id, message)
+        return await asyncio.to_thread(partial(self.recall, user_id, message, k=k, floor=floor))
 
     async def aask(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
         """`ask` without blocking the event loop."""

@@ -229,13 +229,15 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 1 + round(progress * (recipe.max_facts - 1))
     facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() ** 2 * 1.5
+    tools = rng.random() < recipe.tool_share  # all rows of a step or none: their prompts are longer
     rows: list[tuple[list[int], list[float]]] = []
     while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:
         if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
             rows.append(_dialogue(corpus, chat, recipe.context_weight, len(rows[0][0]), rng))
             continue
-        tools = rng.randint(1, 3) if rng.random() < recipe.tool_share else 0
-        person = corpus.person(rng, min(facts, 6) if tools else facts, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=tools)
+        kit = rng.randint(1, 2) if tools else 0
+        told = rng.randint(1, 5) if tools else facts
+        person = corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         rows.append(_lesson(person, chat, system, recipe.context_weight))
     return rows

@@ -242,7 +242,7 @@ class Corpus:
             return rng.choice(real), False
         if self._lexicon and real and self.split == "train" and draw < 0.5:
             names = real[0][0].isupper()
-            words = " ".join(rng.choice(self._names if names and rng.random() < 0.6 else self._lexicon) for _ in range(rng.choice((1, 1, 2))))
+            words = " ".join(rng.choice(self._names if names and self._names and rng.random() < 0.6 else self._lexicon) for _ in range(rng.choice((1, 1, 2))))
             return (words.title() if names else words), True
         while True:
             pattern = rng.choice(row["invented"])

@@ -150,6 +150,18 @@ class ChromaRetrieval:
                 deleted += len(found)
         return deleted
 
+    def get(self, user_id: str, ids: Sequence[str]) -> list[Document]:
+        """The user's texts with these ids, in the order they were added. Unknown ids are passed over."""
+        _check("user id", user_id)
+        if isinstance(ids, str):
+            raise InvalidInputError("ids is one string: pass a list of ids")
+        rows: list[Any] = []
+        with self._use() as collection:
+            for part in _batches([_key(user_id, name) for name in dict.fromkeys(ids)]):
+                found: Any = collection.get(ids=list(part), include=["documents", "metadatas"])
+                rows += zip(found["ids"], found["documents"], found["metadatas"], strict=True)
+        return [Document(_name(user_id, key), text, _shown(row)) for key, text, row in sorted(rows, key=lambda row: int(row[2][_ORDER]))]
+
     def get_all(self, user_id: str) -> list[Document]:
         """The user's texts in the order they were added."""
         _check("user id", user_id)

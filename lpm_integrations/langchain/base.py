@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_classic.memory.chat_memory import BaseChatMemory
@@ -47,15 +48,23 @@ class PersonalMemory(BaseChatMemory):
     def load_memory_variables(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What is remembered for these inputs, and the window."""
         recent: list[BaseMessage] = self.chat_memory.messages[-self.window :] if self.window else []
-        query = self._query(inputs)
-        shown = {text_of(message) for message in recent}
-        known = format_evidence([line for line in (self._evidence(query) if query else []) if line not in shown])
+        recalled = self.recalled(self._query(inputs), recent)
         if self.return_messages:
-            marked = self._marker()
-            head = [SystemMessage(known, additional_kwargs=marked)] if known or marked else []
-            return {self.memory_key: [*head, *recent]}
+            return {self.memory_key: [*([recalled] if recalled else []), *recent]}
         window = get_buffer_string(recent, human_prefix=self.human_prefix, ai_prefix=self.ai_prefix)
-        return {self.memory_key: "\n".join(part for part in (known, window) if part)}
+        return {self.memory_key: "\n".join(part for part in (text_of(recalled) if recalled else "", window) if part)}
+
+    def recalled(self, query: str, shown: Sequence[BaseMessage], *, text: bool = True) -> SystemMessage | None:
+        """The message that stands for the memory: what fits the query and is not shown already. `text` False: its marker alone."""
+        seen = {text_of(message) for message in shown}
+        known = format_evidence([line for line in (self._evidence(query) if query and text else []) if line not in seen])
+        marked = self._marker()
+        return SystemMessage(known, additional_kwargs=marked) if known or marked else None
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether even a model with soft tokens can read this memory as text only."""
+        return not self._marker()
 
     def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Remember one exchange. Both turns are on disk when this returns."""

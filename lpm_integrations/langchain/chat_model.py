@@ -24,7 +24,7 @@ from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Answer, Usage
 from lpm_integrations.engines import shared_engine
 from lpm_integrations.evidence import strip_evidence, unfold_transcript
-from lpm_integrations.langchain.messages import from_langchain, marker
+from lpm_integrations.langchain.messages import from_langchain, marker, text_of
 
 __all__ = ["ChatLPM"]
 
@@ -145,7 +145,9 @@ class ChatLPM(BaseChatModel):
                         f"this model is bound to user {self.user_id!r}, the memory in the prompt to {mark['user_id']!r}; use one user for both"
                     )
                 user_id = mark["user_id"]
-                continue
+                message = message.model_copy(update={"content": strip_evidence(text_of(message)).strip()})
+                if not message.content:
+                    continue
             kept.append(from_langchain(message))
         user_id = configured if user_id is None else user_id
         if (

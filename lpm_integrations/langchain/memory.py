@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PrivateAttr
 
 from lpm_core.engine import LPM
+from lpm_core.explain import Explanation
 from lpm_core.validation import check_user_id
 from lpm_integrations.engines import shared_engine
 from lpm_integrations.langchain.base import PersonalMemory
@@ -53,6 +54,10 @@ class LPMMemory(PersonalMemory):
 
     def _marker(self) -> dict[str, Any]:
         return {} if self.recall == "text" else {MARKER: {"user_id": self.user_id, "store_id": self._engine.store.id}}
+
+    def explain(self, question: str) -> Explanation:
+        """What this memory makes of a question: soft tokens, and the turns behind them; `print` it."""
+        return self._engine.explain(self.user_id, question)
 
     def as_chat_model(self, **options: Any) -> ChatLPM:
         """The frozen backbone as a chat model that reads this user's soft tokens. `options` are fields of ChatLPM."""

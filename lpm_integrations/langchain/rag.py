@@ -49,8 +49,8 @@ class _ChromaHistory(BaseChatMessageHistory):
 class RAGMemory(PersonalMemory):
     """The same memory interface over Chroma: every turn a document, the `k` nearest as evidence.
 
-    path: folder of the Chroma database (None: in LPM_HOME). embedding: any object with embed_documents and embed_query
-    (None: MiniLM).
+    path: folder of the Chroma database (None: in LPM_HOME). embedding: any LangChain embedding, or another object with
+    embed_documents and embed_query (None: MiniLM). Or pass an open `retrieval`: a server's, for example.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -60,9 +60,17 @@ class RAGMemory(PersonalMemory):
     embedding: Any = None
     _retrieval: ChromaRetrieval = PrivateAttr()
 
-    def __init__(self, user_id: str = "default", *, path: str | Path | None = None, embedding: Embedding | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        user_id: str = "default",
+        *,
+        path: str | Path | None = None,
+        embedding: Embedding | None = None,
+        retrieval: ChromaRetrieval | None = None,
+        **fields: Any,
+    ) -> None:
         check_user_id(user_id)
-        retrieval = ChromaRetrieval(path, embedding=embedding)
+        retrieval = retrieval or ChromaRetrieval(path, embedding=embedding)
         fields.setdefault("chat_memory", _ChromaHistory(retrieval, user_id, fields.get("session_id", "default")))
         fields |= {"user_id": user_id, "path": None if path is None else str(path), "embedding": embedding}
         super().__init__(**fields)

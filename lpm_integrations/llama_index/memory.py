@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 from lpm_core.engine import LPM
+from lpm_core.explain import Explanation
 from lpm_core.validation import check_user_id
 from lpm_integrations.llama_index.base import PersonalMemory
 from lpm_integrations.llama_index.engine import Remembering
@@ -41,6 +42,10 @@ class LPMMemory(Remembering, PersonalMemory):
         state |= {"user_id": user_id, "store": store, "model": model, "memory": memory, "window": window, "recall": recall, "session_id": session_id}
         super().__init__(**state)
         self._hold(engine)
+
+    def explain(self, question: str) -> Explanation:
+        """What this memory makes of a question: soft tokens, and the turns behind them; `print` it."""
+        return self.engine.explain(self.user_id, question)
 
     def _history(self) -> tuple[Hashable, list[StoredTurn]]:
         return self.engine.store.version(self.user_id), self._stored(self.session_id)
