@@ -49,7 +49,7 @@ class Backbone:
         self.kv_bytes_per_token: int = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * model.dtype.itemsize
         ends = model.generation_config.eos_token_id if model.generation_config else None
         ends = ends if ends is not None else config.eos_token_id
-        self._ends = {*(ends if isinstance(ends, list) else [ends]), *chat.markup("<|im_end|>")} - {None}
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), *chat.markup("<|im_end|>")} - {None}
         self._lower = _lower_part(model.model, self.layer)
         self._fingerprint: str | None = None
 
@@ -104,7 +104,7 @@ class Backbone:
     @cached_property
     def tool_grammar(self) -> ToolGrammar:
         """What answers that call tools may look like. Raises ModelError for a tokenizer without tool calls."""
-        return ToolGrammar(self.chat.tokenizer, len(self.embeddings), sorted(self._ends))
+        return ToolGrammar(self.chat.tokenizer, len(self.embeddings), sorted(self.ends))
 
     @property
     def fingerprint(self) -> str:
@@ -166,7 +166,7 @@ class Backbone:
                 logits = output.logits[0, -1].float()
                 token = int(_choose(constraint.apply(logits) if constraint else logits, temperature, top_p, generator))
                 step = self.model.get_input_embeddings()(torch.tensor([[token]], device=self.device))
-            if token in self._ends:
+            if token in self.ends:
                 return
             yield token
             if constraint and not constraint.accept(token):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -21,13 +22,14 @@ from torch import Tensor
 from lpm_core.backbone import Backbone
 from lpm_core.chat import Message
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, distill, self_study
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError, UnknownUserError
 from lpm_core.explain import Explanation, explain_recall
 from lpm_core.memory import Answer, Evidence, Page, Recall, Slots, Turn, Usage, UserMemory
 from lpm_core.settings import LPMSettings
-from lpm_core.store import MemoryStore, NewTurn
+from lpm_core.store import MemoryStore, NewTurn, Removed
 from lpm_core.tools import check_tools
-from lpm_core.validation import check_messages, check_time, check_user_id
+from lpm_core.validation import check_age, check_messages, check_time, check_user_id
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
@@ -40,10 +42,17 @@ _WRITTEN = ("user", "assistant")  # sources whose turns become slots
 
 @dataclass(frozen=True)
 class ForgetReceipt:
-    """What a call to forget removed."""
+    """What a call to forget removed: turns, pages written from them, whole sessions.
+
+    vacuumed: whether the files were rewritten without it. If another process was in the way they are at the next call that
+    forgets, or when the store is next opened.
+    """
 
     user_id: str
     turns: int
+    pages: int
+    sessions: int
+    vacuumed: bool
 
 
 class AskOptions(TypedDict, total=False):
@@ -371,6 +380,56 @@ class LPM:
         if rest:
             yield rest
 
+    # ---------------------------------------------------------------- refine
+
+    def consolidate(self, user_id: str, recipe: ConsolidationRecipe | None = None, *, on_step: Callable[[int], None] | None = None) -> ConsolidationReport:
+        """Refine a user's slots until the soft path answers as the history in context would.
+
+        The backbone asks about each turn and answers with the history in context; the slots alone learn these answers.
+        The new slots are used only if answers held out from learning get no worse; until then, and if interrupted, the
+        old ones stay. What arrives meanwhile is kept. `on_step` is told the steps done. Raises UnknownUserError.
+        """
+        return self.consolidate_many([user_id], recipe, on_step=on_step)[0]
+
+    def consolidate_many(
+        self, user_ids: Sequence[str], recipe: ConsolidationRecipe | None = None, *, on_step: Callable[[int], None] | None = None
+    ) -> list[ConsolidationReport]:
+        """`consolidate` for several users side by side: cheaper than one after the other."""
+        self._open()
+        recipe = recipe or ConsolidationRecipe()
+        begin = time.perf_counter()
+        memories, studies = [], []
+        for user in user_ids:
+            self._known(user)
+            memories.append(self._memory(user)[0])
+            sessions: dict[str, list[Turn]] = {}
+            for turn in self.store.turns(user):
+                if turn.source in _WRITTEN:
+                    sessions.setdefault(turn.session_id, []).append(turn)
+            rng = random.Random(f"{recipe.seed}/{user}")
+            studies.append([study for turns in sessions.values() for study in self_study(turns, self.backbone, recipe, rng)])
+        results = distill(memories, studies, self.weights, self.backbone, recipe, on_step)
+        seconds = (time.perf_counter() - begin) / max(1, len(user_ids))
+        return [replace(report, promoted=report.promoted and self._promote(memory), seconds=seconds) for memory, report in results]
+
+    def _promote(self, refined: UserMemory) -> bool:
+        """Put refined pages in place of those they were made from. Pages that changed meanwhile stay as they are."""
+        names = {"backbone": self.backbone.fingerprint, "weights": self.weights.fingerprint}
+        user_id = refined.user_id
+        new = {(page.session_id, page.index): page for page in refined.pages}
+        with self._lock:
+            while True:
+                current = self._memory(user_id)[0]
+                sessions: dict[str, list[Page]] = {}
+                for page in current.pages:
+                    other = new.get((page.session_id, page.index))
+                    same = other is not None and (other.slot_turns, other.tokens) == (page.slot_turns, page.tokens)
+                    sessions.setdefault(page.session_id, []).append(other if same and other is not None else page)
+                done = [self.store.replace_pages(user_id, name, pages, from_index=0, version=current.version, **names) for name, pages in sessions.items()]
+                self._cache.pop(user_id, None)
+                if all(done):
+                    return True
+
     # ---------------------------------------------------------------- look, forget, close
 
     def turns(self, user_id: str, *, session_id: str | None = None) -> list[Turn]:
@@ -384,26 +443,53 @@ class LPM:
         self._open()
         return self.store.users()
 
-    def forget(self, user_id: str, *, turn_ids: Sequence[str]) -> ForgetReceipt:
-        """Delete turns and rebuild the pages of their sessions. Raises UnknownUserError for a user without a history."""
+    def forget(
+        self, user_id: str, *, turn_ids: Sequence[str] | None = None, session_id: str | None = None, before: datetime | str | None = None
+    ) -> ForgetReceipt:
+        """Delete turns, and rebuild the pages of their sessions as if the turns had never been said.
+
+        Exactly one of: turn_ids; session_id; before, which is all that was said earlier than this moment (a time without a
+        zone is UTC). Raises InvalidInputError, UnknownUserError for a user who was never seen.
+        """
         self._open()
         self._known(user_id)
-        removed = self.store.delete_turns(user_id, list(turn_ids))
-        self._cache.pop(user_id, None)
+        if session_id is not None:
+            check_user_id(session_id, "session id")
+        moment = None if before is None else check_time(before)
+        removed = self.store.delete_turns(user_id, turn_ids, session_id=session_id, before=moment)
         self._memory(user_id)
-        return ForgetReceipt(user_id, removed)
+        return self._receipt(user_id, removed)
 
     def forget_user(self, user_id: str) -> ForgetReceipt:
-        """Delete everything about a user. Raises UnknownUserError for a user without a history."""
+        """Delete everything about a user. Raises UnknownUserError for a user who was never seen."""
         self._open()
         self._known(user_id)
         removed = self.store.delete_user(user_id)
-        self._cache.pop(user_id, None)
-        return ForgetReceipt(user_id, removed)
+        with self._lock:
+            self._cache.pop(user_id, None)
+        return self._receipt(user_id, removed)
+
+    def expire(self, user_id: str | None = None, *, ttl: timedelta) -> list[ForgetReceipt]:
+        """Forget what was said longer than `ttl` ago, by one user or (None) by all; one receipt for each who lost turns.
+
+        Raises InvalidInputError for a negative ttl, UnknownUserError for a user who was never seen.
+        """
+        self._open()
+        before = check_age(ttl)
+        if user_id is not None:
+            self._known(user_id)
+        expired = {name: self.store.delete_turns(name, before=before) for name in ([user_id] if user_id is not None else self.store.users())}
+        expired = {name: removed for name, removed in expired.items() if removed.turn_ids}
+        for name in expired:
+            self._memory(name)
+        return [self._receipt(name, removed) for name, removed in expired.items()]
+
+    def _receipt(self, user_id: str, removed: Removed) -> ForgetReceipt:
+        return ForgetReceipt(user_id, len(removed.turn_ids), removed.pages, removed.sessions, self.store.vacuum())
 
     def _known(self, user_id: str) -> None:
         check_user_id(user_id)
-        if not self.store.turns(user_id):
+        if not self.store.exists(user_id):
             raise UnknownUserError(f"there is no user {user_id!r} in this store; `users()` lists those there are")
 
     def _open(self) -> None:
@@ -442,6 +528,18 @@ class LPM:
         pieces = await asyncio.to_thread(partial(self.stream, user_id, messages, **options))
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
+
+    async def aforget(self, user_id: str, **options: Any) -> ForgetReceipt:
+        """`forget` without blocking the event loop."""
+        return await asyncio.to_thread(partial(self.forget, user_id, **options))
+
+    async def aforget_user(self, user_id: str) -> ForgetReceipt:
+        """`forget_user` without blocking the event loop."""
+        return await asyncio.to_thread(self.forget_user, user_id)
+
+    async def aconsolidate(self, user_id: str, recipe: ConsolidationRecipe | None = None) -> ConsolidationReport:
+        """`consolidate` without blocking the event loop."""
+        return await asyncio.to_thread(self.consolidate, user_id, recipe)
 
     async def aturns(self, user_id: str, *, session_id: str | None = None) -> list[Turn]:
         """`turns` without blocking the event loop."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -109,7 +111,29 @@ def _001_turns_pages_audit(connection: Connection) -> None:
     connection.execute(insert(meta).values(key="store_id", value=uuid.uuid4().hex))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_001_turns_pages_audit]
+def _002_turn_checksums(connection: Connection) -> None:
+    """A checksum for every turn, and for every user the number of turns: a flipped or a lost one is seen when it is read."""
+    connection.execute(text("ALTER TABLE turns ADD COLUMN checksum VARCHAR(64)"))
+    connection.execute(text("ALTER TABLE users ADD COLUMN turn_count BIGINT NOT NULL DEFAULT 0"))
+    connection.execute(text("UPDATE users SET turn_count = (SELECT count(*) FROM turns WHERE turns.user_key = users.key)"))
+    rows = text(
+        "SELECT turns.id, users.digest AS user_digest, sessions.digest AS session_digest, position, role, source, at, content FROM turns "
+        "JOIN sessions ON sessions.key = turns.session_key JOIN users ON users.key = turns.user_key WHERE turns.id > :last ORDER BY turns.id LIMIT 500"
+    )
+    last = ""
+    while portion := connection.execute(rows, {"last": last}).all():
+        sums = []
+        for turn_id, user_digest, session_digest, *fields, content in portion:
+            if not isinstance(content, (bytes, memoryview)):
+                continue  # damaged before: without a checksum it stays refused
+            data = json.dumps([user_digest, session_digest, turn_id, *fields]).encode() + b"\0" + bytes(content)
+            sums.append({"turn": turn_id, "sum": hashlib.sha256(data).hexdigest()})
+        if sums:
+            connection.execute(text("UPDATE turns SET checksum = :sum WHERE id = :turn"), sums)
+        last = portion[-1][0]
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_001_turns_pages_audit, _002_turn_checksums]
 
 
 def schema_version(connection: Connection, place: str) -> int:

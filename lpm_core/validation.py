@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
 
 from lpm_core.chat import Message
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Role, Source
 
-__all__ = ["MAX_ID", "MAX_MESSAGE", "check_messages", "check_time", "check_user_id"]
+__all__ = ["MAX_ID", "MAX_MESSAGE", "check_age", "check_messages", "check_time", "check_user_id"]
 
 MAX_ID = 512
 """Characters of a user or session id."""
@@ -57,6 +57,16 @@ def check_time(value: datetime | str | None) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidInputError(f"at={_shown(value)} is neither a datetime nor an ISO 8601 text")
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def check_age(value: timedelta) -> datetime:
+    """The moment in UTC that lies so long ago."""
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise InvalidInputError(f"ttl={_shown(value)} is not a timedelta of zero or more, such as timedelta(days=30)")
+    try:
+        return datetime.now(UTC) - value
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def check_messages(messages: object, session_id: str) -> list[tuple[Role, str, Source]]:

@@ -16,6 +16,7 @@ os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 from lpm_core import LPM
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.store import MemoryStore
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,48 @@ def tiny(tiny_folder: Path, tmp_path: Path) -> Iterator[LPM]:
     """An engine on the tiny Qwen3: for everything that does not depend on answers being right."""
     with LPM.from_pretrained(tiny_folder, store=f"sqlite:///{tmp_path / 'tiny.db'}") as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a PostgreSQL server of the tests' own; skips where none can be started."""
+    from postgresql_server import NoServerError, running_server
+
+    server = running_server()
+    try:
+        url = server.__enter__()
+    except NoServerError as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+    yield url
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def empty_postgresql(postgresql: str) -> str:
+    """The same server with nothing in its database."""
+    from sqlalchemy import NullPool, create_engine
+
+    with create_engine(postgresql, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    return postgresql
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a store file may be made."""
+    return tmp_path / "folder" / "memory.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    """A store file, as a URL."""
+    return f"sqlite:///{path.as_posix()}"
+
+
+@pytest.fixture(params=["file", "memory", "postgresql"])
+def store(request: pytest.FixtureRequest, url: str) -> Iterator[MemoryStore]:
+    """An empty store of each kind."""
+    urls = {"file": url, "memory": "sqlite://"}
+    with MemoryStore(urls.get(request.param) or request.getfixturevalue("empty_postgresql")) as store:
+        yield store

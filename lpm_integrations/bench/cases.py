@@ -8,8 +8,9 @@ from datetime import datetime
 
 from lpm_core.training.corpus import UNKNOWN, Corpus
 from lpm_integrations.bench.datasets.locomo import Conversation
+from lpm_integrations.bench.datasets.personamem import QUESTION_TYPES, PersonaMem, PersonaQuestion
 
-__all__ = ["ANSWERABLE", "NEVER_TOLD", "Case", "HistoryTurn", "TestQuestion", "locomo_case", "probe_cases"]
+__all__ = ["ANSWERABLE", "NEVER_TOLD", "Case", "HistoryTurn", "TestQuestion", "locomo_case", "personamem_cases", "probe_cases"]
 
 ANSWERABLE, NEVER_TOLD = 4, 5
 """Category ids of probes, those of LoCoMo: single-hop and adversarial."""
@@ -28,13 +29,18 @@ class HistoryTurn:
 
 @dataclass(frozen=True)
 class TestQuestion:
-    """A question, the answer that counts as right (None: nothing to compare with), and its category id."""
+    """A question, the answer that counts as right (None: nothing to compare with), and its category id.
+
+    `options` are the answers to choose from, if there are any; `evidence` are keys of the turns that hold the answer.
+    """
 
     id: str
     text: str
     gold: str | None
     category: int
     tags: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,35 @@ def locomo_case(conversation: Conversation) -> Case:
         for turn in session.turns
     )
     asked = tuple(
-        TestQuestion(question.id, question.question, None if question.category == NEVER_TOLD else question.answer, question.category)
+        TestQuestion(
+            question.id,
+            question.question,
+            None if question.category == NEVER_TOLD else question.answer,
+            question.category,
+            evidence=question.evidence,
+        )
         for question in conversation.questions
     )
     return Case(conversation.id, turns, asked)
+
+
+def personamem_cases(data: PersonaMem, *, generate: bool) -> Iterator[Case]:
+    """PersonaMem's questions by the part of a context that they see. Its system messages, which tell the persona, are turns of the user here:
+    memories keep what was said, and a window that is too small may drop any turn.
+
+    generate: the question text holds instruction and options; else it is the question alone, and the options are there to be compared.
+    """
+    seen: dict[tuple[str, int], list[PersonaQuestion]] = {}
+    for question in data.questions:
+        seen.setdefault((question.context_id, question.end), []).append(question)
+    for (context_id, end), questions in seen.items():
+        turns = tuple(
+            HistoryTurn(f"session {turn.session}", "assistant" if turn.role == "assistant" else "user", turn.content, str(index))
+            for index, turn in enumerate(data.contexts[context_id][:end])
+            if turn.content.strip()
+        )
+        asked = tuple(
+            TestQuestion(item.id, item.prompt if generate else item.text, item.gold, QUESTION_TYPES.index(item.type) + 1, options=item.options)
+            for item in questions
+        )
+        yield Case(f"{context_id[:16]}-{end}", turns, asked)

@@ -1,0 +1,52 @@
+"""A page as the row that holds it, and back: safetensors, JSON and a checksum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from lpm_core.exceptions import InvalidInputError
+from lpm_core.memory import Page
+from lpm_core.storage.values import checksum, raw, text
+
+__all__ = ["check_pages", "decode_page", "encode_page", "serialise"]
+
+
+def check_pages(pages: Sequence[Page], session_id: str, from_index: int) -> None:
+    """Raise InvalidInputError for pages that cannot be those of a session from `from_index` on."""
+    indices = [page.index for page in pages]
+    if len(set(indices)) != len(indices) or any(index < from_index for index in indices):
+        raise InvalidInputError(f"Page indices {indices} are not distinct numbers from {from_index} on.")
+    for page in pages:
+        if page.session_id != session_id or not page.turn_ids:
+            raise InvalidInputError(f"Page {page.index} is of another session, or names no turns.")
+        if page.slots.dim() != 3 or page.slots.shape[1] != len(page.slot_turns):
+            raise InvalidInputError(f"Page {page.index} has slots {list(page.slots.shape)} for {len(page.slot_turns)} slot turns; expected [H, S, d_mem].")
+
+
+def serialise(page: Page) -> bytes:
+    """A page's slots as safetensors."""
+    return safetensors.torch.save({"slots": page.slots.detach().to("cpu", torch.float32).contiguous()})
+
+
+def encode_page(page: Page, slots: bytes, position: int, digests: tuple[str, str], prints: Mapping[str, str]) -> dict[str, Any]:
+    """The row of a page, without its session's key. `slots` is the serialised page, `digests` are of its user and session."""
+    row = {"page_index": page.index, "first_position": position, "slot_turns": json.dumps(page.slot_turns), "turn_ids": json.dumps(page.turn_ids)}
+    row |= {"tokens": page.tokens, "backbone": prints["backbone"], "weights": prints["weights"]}
+    return row | {"slots": slots, "checksum": checksum(slots, *digests, *row.values())}
+
+
+def decode_page(row: Mapping[str, Any], digests: tuple[str, str], session: object) -> Page:
+    """A page from its row and its session's name. Raises ValueError for a damaged row."""
+    try:
+        fields = [row[name] for name in ("page_index", "first_position", "slot_turns", "turn_ids", "tokens", "backbone", "weights")]
+        if row["checksum"] != checksum(raw(row["slots"]), *digests, *fields):
+            raise ValueError("checksum")
+        slots = safetensors.torch.load(raw(row["slots"]))["slots"]
+        return Page(text(session), row["page_index"], slots, tuple(json.loads(row["slot_turns"])), tuple(json.loads(row["turn_ids"])), row["tokens"])
+    except (TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise ValueError("damaged page") from error
