@@ -34,7 +34,7 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
-    steps: int = 1500
+    steps: int = 900
     users: int = 16
     questions: int = 6
     rows: int = 32
@@ -47,7 +47,7 @@ class MemoryRecipe:
     attention_until: float = 0.6
     window_share: float = 0.3
     system_share: float = 0.2
-    tool_share: float = 0.15
+    tool_share: float = 0.06
     empty_share: float = 0.03
     checkpoint_every: int = 100
     probe_people: int = 32

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 
     from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
-__all__ = ["ARMS", "Arm", "Outcome", "make_arm"]
+__all__ = ["ARMS", "Arm", "Outcome", "Prompt", "arm_names", "make_arm"]
+
+_MARKUP_TOKENS = 32  # more than the chat format puts around one message
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An embedded prompt [T, d]: `soft` of its rows are soft tokens; `retrieved` are the keys of the turns that memory pointed to, if it does."""
+
+    embeds: Tensor
+    soft: int = 0
+    retrieved: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class Outcome:
     kv_bytes: int
     search_ms: float
     total_ms: float
+    retrieved: tuple[str, ...] | None = None
 
 
 class Arm(ABC):
@@ -45,50 +58,84 @@ class Arm(ABC):
         """Take in a user's history."""
 
     @abstractmethod
-    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:
-        """The embedded prompt [T, d] and how many of it are soft tokens."""
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
+        """The embedded prompt, with `room` positions left for the answer."""
+
+    def close(self) -> None:  # noqa: B027 (most arms hold no file)
+        """Let go of files."""
 
     def answer(self, case: Case, question: TestQuestion) -> Outcome:
         """Answer one question, greedily."""
         backbone = self.engine.backbone
         begin = time.perf_counter()
-        embeds, soft = self.prompt(case, question)
+        prompt = self.prompt(case, question, self.max_new_tokens)
         found = time.perf_counter()
-        text = backbone.chat.decode(list(backbone.generate(embeds, max_new_tokens=self.max_new_tokens))).strip()
+        text = backbone.chat.decode(list(backbone.generate(prompt.embeds, max_new_tokens=self.max_new_tokens))).strip()
         done = time.perf_counter()
-        nll = None if question.gold is None else backbone.answer_loss(embeds, [*backbone.chat.text(question.gold), *backbone.chat.markup("<|im_end|>")])
-        kv_bytes = len(embeds) * backbone.kv_bytes_per_token
-        return Outcome(text, nll, len(embeds) - soft, soft, kv_bytes, (found - begin) * 1000, (done - begin) * 1000)
+        nll = None
+        if question.gold is not None and not question.options:
+            nll = backbone.answer_loss(prompt.embeds, [*backbone.chat.text(question.gold), *backbone.chat.markup("<|im_end|>")])
+        return self._outcome(prompt, text, nll, begin, found, done)
+
+    def choose(self, case: Case, question: TestQuestion) -> Outcome:
+        """The letter of the option with the best log-likelihood per token: for backbones too small to follow an answer format.
+
+        An option counts with at most half the backbone's window; a question too long for the rest loses its beginning.
+        """
+        backbone = self.engine.backbone
+        options = [[*backbone.chat.text(option), *backbone.chat.markup("<|im_end|>")][: backbone.window // 2] for option in question.options]
+        room = max(map(len, options))
+        words = backbone.chat.text(question.text)
+        limit = max(1, backbone.window - room - self.engine.weights.config.heads - _MARKUP_TOKENS)
+        short = question if len(words) <= limit else replace(question, text=backbone.chat.decode(words[-limit:]))
+        begin = time.perf_counter()
+        prompt = self.prompt(case, short, room)
+        found = time.perf_counter()
+        losses = [backbone.answer_loss(prompt.embeds, ids) for ids in options]
+        done = time.perf_counter()
+        gold = None if question.gold is None else losses["abcd".index(question.gold)]
+        return self._outcome(prompt, "abcd"[losses.index(min(losses))], gold, begin, found, done)
+
+    def _outcome(self, prompt: Prompt, answer: str, nll: float | None, begin: float, found: float, done: float) -> Outcome:
+        length = len(prompt.embeds)
+        kv_bytes = length * self.engine.backbone.kv_bytes_per_token
+        return Outcome(answer, nll, length - prompt.soft, prompt.soft, kv_bytes, (found - begin) * 1000, (done - begin) * 1000, prompt.retrieved)
 
 
 class _None(Arm):
     """The question alone."""
 
-    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:  # noqa: ARG002 (the base class's signature)
-        return self.engine.prompt(None, question.text, room=self.max_new_tokens)[0], 0
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:  # noqa: ARG002 (the base class's signature)
+        return Prompt(self.engine.prompt(None, question.text, room=room)[0])
 
 
 class _Full(Arm):
     """The history in context; the oldest turns fall out where it is longer than the backbone's window."""
 
-    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         messages = [{"role": turn.role, "content": turn.content} for turn in case.turns]
-        return self.engine.prompt(None, [*messages, {"role": "user", "content": question.text}], room=self.max_new_tokens)[0], 0
+        return Prompt(self.engine.prompt(None, [*messages, {"role": "user", "content": question.text}], room=room)[0])
 
 
 class _LPM(Arm):
-    """Soft tokens from slots written in one pass."""
+    """Soft tokens from slots written in one pass. Its provenance, the turns behind the slots it attends to, is its retrieval."""
 
     def write(self, case: Case) -> None:
+        if case.user_id in self.engine.users():
+            return  # another arm of this run wrote them
         for (session_id, at), group in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
             self.engine.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in group], session_id=session_id, at=at)
 
-    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:
-        embeds, recall = self.engine.prompt(self._owner(case), question.text, room=self.max_new_tokens)
-        return embeds, len(recall.soft_prompt) if recall else 0
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
+        return self._read(case, [{"role": "user", "content": question.text}], room)
 
-    def _owner(self, case: Case) -> str:
-        return case.user_id
+    def _read(self, case: Case, messages: Sequence[dict[str, str]], room: int) -> Prompt:
+        embeds, recall = self.engine.prompt(case.user_id, messages, room=room)
+        if recall is None:
+            return Prompt(embeds)
+        pointed = {item.turn.id for item in recall.evidence}
+        stored = self.engine.turns(case.user_id)  # in the order of the case's
+        return Prompt(embeds, len(recall.soft_prompt), tuple(turn.key for turn, kept in zip(case.turns, stored, strict=True) if kept.id in pointed))
 
 
 class _Shuffled(_LPM):
@@ -99,18 +146,19 @@ class _Shuffled(_LPM):
         self._users: list[str] = []
 
     def write(self, case: Case) -> None:
-        if case.user_id not in self.engine.users():
-            super().write(case)
+        super().write(case)
         self._users.append(case.user_id)
 
-    def _owner(self, case: Case) -> str:
-        return self._users[self._users.index(case.user_id) - 1]
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
+        other = self._users[self._users.index(case.user_id) - 1]
+        embeds, recall = self.engine.prompt(other, question.text, room=room)
+        return Prompt(embeds, len(recall.soft_prompt) if recall else 0)
 
 
 class _RAG(Arm):
     """The `k` turns nearest to the question (Chroma, MiniLM, cosine), in the order they were said, as turns of dialogue."""
 
-    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, k: int = 5) -> None:
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, k: int) -> None:
         super().__init__(engine, folder, max_new_tokens)
         from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
@@ -123,31 +171,71 @@ class _RAG(Arm):
                 case.user_id, [turn.content for turn in case.turns], metadatas=[{"role": turn.role, "order": index} for index, turn in enumerate(case.turns)]
             )
 
-    def prompt(self, case: Case, question: TestQuestion) -> tuple[Tensor, int]:
-        hits = sorted(self.retrieval.search(case.user_id, question.text, k=self.k), key=lambda hit: int(hit.metadata["order"]))
-        messages = [{"role": hit.metadata["role"], "content": hit.text} for hit in hits]
-        return self.engine.prompt(None, [*messages, {"role": "user", "content": question.text}], room=self.max_new_tokens)[0], 0
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
+        messages, keys = self.messages(case, question)
+        return Prompt(self.engine.prompt(None, messages, room=room)[0], retrieved=keys)
+
+    def messages(self, case: Case, question: TestQuestion) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+        """The retrieved turns and the question, and the keys of the turns."""
+        orders = sorted(int(hit.metadata["order"]) for hit in self.retrieval.search(case.user_id, question.text, k=self.k))
+        turns = [case.turns[order] for order in orders]
+        said = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return [*said, {"role": "user", "content": question.text}], tuple(turn.key for turn in turns)
+
+    def close(self) -> None:
+        self.retrieval.close()
 
 
-ARMS: dict[str, Callable[[LPM, Path, int], Arm]] = {"none": _None, "shuffled": _Shuffled, "full": _Full, "rag": _RAG, "lpm": _LPM}
+class _Hybrid(_LPM):
+    """LPM's soft tokens and, as text, the `k` turns that RAG finds."""
+
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, k: int) -> None:
+        super().__init__(engine, folder, max_new_tokens)
+        self._rag = _RAG(engine, folder, max_new_tokens, k)
+
+    def write(self, case: Case) -> None:
+        super().write(case)
+        self._rag.write(case)
+
+    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
+        messages, keys = self._rag.messages(case, question)
+        prompt = self._read(case, messages, room)
+        return replace(prompt, retrieved=tuple(dict.fromkeys((*(prompt.retrieved or ()), *keys))))
+
+    def close(self) -> None:
+        self._rag.close()
+
+
+_PLAIN: Final[dict[str, type[Arm]]] = {"none": _None, "shuffled": _Shuffled, "full": _Full, "lpm": _LPM}
+_RETRIEVING: Final[dict[str, tuple[type[_RAG] | type[_Hybrid], int]]] = {"rag": (_RAG, 5), "hybrid": (_Hybrid, 2)}
+_SIZED = re.compile(r"([a-z]+)@([1-9]\d{0,3})")
+
+ARMS: Final = (*_PLAIN, *_RETRIEVING)
+"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10."""
 
 
 def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int) -> Arm:
     """An arm by name. Raises InvalidInputError for a name that is none."""
-    _check(name)
-    return ARMS[name](engine, folder, max_new_tokens)
+    kind, k = _parse(name)
+    if kind in _PLAIN:
+        return _PLAIN[kind](engine, folder, max_new_tokens)
+    made, usual = _RETRIEVING[kind]
+    return made(engine, folder, max_new_tokens, k or usual)
 
 
 def arm_names(text: str) -> Sequence[str]:
-    """Arms from a comma-separated list, each once."""
+    """Arms from a comma-separated list, each once. Raises InvalidInputError for a name that is none."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        _check(name)
+        _parse(name)
     if not names:
         raise InvalidInputError(f"no arms were named; arms are {', '.join(ARMS)}")
     return names
 
 
-def _check(name: str) -> None:
-    if name not in ARMS:
-        raise InvalidInputError(f"there is no arm {name!r}; arms are {', '.join(ARMS)}")
+def _parse(name: str) -> tuple[str, int | None]:
+    sized = _SIZED.fullmatch(name)
+    kind, k = (sized[1], int(sized[2])) if sized else (name, None)
+    if kind not in ARMS or (sized and kind not in _RETRIEVING):
+        raise InvalidInputError(f"there is no arm {name!r}; arms are {', '.join(ARMS)}, and rag@K and hybrid@K for K turns of text")
+    return kind, k

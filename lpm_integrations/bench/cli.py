@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import UNKNOWN
+from lpm_integrations.bench.cli_results import compare, report, table
+
+if TYPE_CHECKING:
+    from lpm_integrations.bench.cases import Case, TestQuestion
+    from lpm_integrations.bench.datasets.personamem import PersonaQuestion
+    from lpm_integrations.bench.runner import Score
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Compare LPM with no memory, full context and RAG.", no_args_is_help=True)
 
-Arms = Annotated[str, typer.Option(help="Comma-separated: none, shuffled, full, rag, lpm.")]
+Arms = Annotated[str, typer.Option(help="Comma-separated: none, shuffled, full, rag, lpm, hybrid; rag@10 and hybrid@4 for that many turns of text.")]
 Out = Annotated[Path | None, typer.Option("--json", help="Write the result document here.")]
 Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: the embedded one.")]
 Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]
+
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --json and options.")]
+KeepAnswers = Annotated[bool, typer.Option(help="Keep every answer in the document; answers may quote the data, mind its licence.")]
+
+
+class Mode(StrEnum):
+    """How a question with options is answered."""
+
+    likelihood = "likelihood"
+    generate = "generate"
+
+
+class Backend(StrEnum):
+    """What is behind the Mem0-style client."""
+
+    lpm = "lpm"
+    rag = "rag"
+
 
 _ABSTAINS = "No information available"
 
@@ -28,6 +56,42 @@ def _engine(model: str | None, memory: str | None) -> Any:
     from lpm_core.engine import LPM
 
     return LPM.from_pretrained(model, memory=memory, store="sqlite://")
+
+
+def _run(benchmark: str, cases: Sequence[Case], arms: Sequence[str], score: Score, config: dict[str, Any], out: Path | None, **options: Any) -> None:
+    """Run, print the tables, write the document. The answers so far are beside the document until it is written."""
+    from lpm_integrations.bench.files import write_json
+    from lpm_integrations.bench.runner import print_table, run
+
+    model, memory = options.pop("model"), options.pop("memory")
+    if options["resume"] and out is None:
+        raise InvalidInputError("--resume needs --json: the answers so far are kept beside that file")
+    partial = out.with_name(f"{out.name}.partial") if out else None
+    with _engine(model, memory) as engine:
+        result = run(benchmark, cases, arms, score, engine=engine, config=config, console=Console(stderr=True), partial=partial, **options)
+    print_table(result, Console())
+    if out and partial:
+        write_json(result, out)
+        partial.unlink(missing_ok=True)
+
+
+def _drawn(cases: Iterable[Case], questions: int | None, seed: int) -> list[Case]:
+    """The cases with at most `questions` questions each, drawn by the seed."""
+    chosen = []
+    for case in cases:
+        if questions is not None and questions < len(case.questions):
+            picked = sorted(random.Random(f"{seed}/{case.user_id}").sample(range(len(case.questions)), questions))
+            case = replace(case, questions=tuple(case.questions[index] for index in picked))
+        chosen.append(case)
+    return chosen
+
+
+def _told(answer: str, question: TestQuestion, abstention: int) -> float:
+    """LoCoMo's metric for questions with one short answer; of the category `abstention`, right is to say that nothing is known."""
+    from lpm_integrations.bench.metrics import locomo_f1
+
+    said = _ABSTAINS if exact(answer, UNKNOWN) else answer
+    return locomo_f1(said, question.gold or "", 5 if question.category == abstention else 4)
 
 
 def exact(answer: str, gold: str) -> float:
@@ -47,32 +111,18 @@ def probes(
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
     seed: int = 0,
     out: Out = None,
+    resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
 ) -> None:
     """Held-out people: unseen users, wordings and values. Score: exact match."""
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import probe_cases
-    from lpm_integrations.bench.runner import print_table, run, write_json
 
     names = arm_names(arms)
-    console = Console(stderr=True)
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
-    with _engine(model, memory) as engine:
-        cases = list(probe_cases(people, seed, facts, questions))
-        result = run(
-            "probes",
-            cases,
-            names,
-            lambda answer, question: exact(answer, question.gold or ""),
-            engine=engine,
-            config=config,
-            console=console,
-            keep_answers=False,
-        )
-    print_table(result, Console())
-    if out:
-        write_json(result, out)
+    cases = list(probe_cases(people, seed, facts, questions))
+    _run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), config, out, resume=resume, model=model, memory=memory)
 
 
 @app.command()
@@ -82,31 +132,21 @@ def locomo(
     conversations: Annotated[int | None, typer.Option(help="How many conversations, from the first on. Default: all.")] = None,
     questions: Annotated[int | None, typer.Option(help="Questions drawn from each conversation. Default: all.")] = None,
     seed: int = 0,
-    keep_answers: Annotated[bool, typer.Option(help="Keep every answer in the document; answers may quote the data, mind its licence.")] = False,
+    keep_answers: KeepAnswers = False,
     out: Out = None,
+    resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
 ) -> None:
-    """LoCoMo by its official metric, per category id, with the likelihood of the gold answers."""
-    from dataclasses import replace
-
+    """LoCoMo by its official metric, per category id, with the likelihood of the gold answers and the recall of its evidence."""
     from lpm_integrations.bench.arms import arm_names
-    from lpm_integrations.bench.cases import TestQuestion, locomo_case
+    from lpm_integrations.bench.cases import locomo_case
     from lpm_integrations.bench.datasets.locomo import load_locomo
     from lpm_integrations.bench.metrics import locomo_f1
-    from lpm_integrations.bench.runner import print_table, run, write_json
 
     names = arm_names(arms)
-    console = Console(stderr=True)
-    loaded = load_locomo(data)
-    chosen = loaded[:conversations]
-    cases = []
-    for conversation in chosen:
-        case = locomo_case(conversation)
-        if questions is not None and questions < len(case.questions):
-            picked = sorted(random.Random(f"{seed}/{case.user_id}").sample(range(len(case.questions)), questions))
-            case = replace(case, questions=tuple(case.questions[index] for index in picked))
-        cases.append(case)
+    chosen = load_locomo(data)[:conversations]
+    cases = _drawn(map(locomo_case, chosen), questions, seed)
     golds = {question.id: question.answer for conversation in chosen for question in conversation.questions}
 
     def score(answer: str, question: TestQuestion) -> float:
@@ -125,20 +165,146 @@ def locomo(
             sum(score(UNKNOWN, question) for case in cases for question in case.questions) / max(1, sum(len(case.questions) for case in cases)), 4
         ),
     }
-    with _engine(model, memory) as engine:
-        result = run("locomo", cases, names, score, engine=engine, config=config, console=console, keep_answers=keep_answers)
-    print_table(result, Console())
+    _run("locomo", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers)
     Console().print(f"always answering 'not mentioned' scores {config['always_not_mentioned']:.3f} on these questions", highlight=False)
-    if out:
-        write_json(result, out)
 
 
 @app.command()
-def table(results: Annotated[list[Path], typer.Argument(help="Result documents.", exists=True)]) -> None:
-    """Print result documents as Markdown tables."""
+def personamem(
+    data: Annotated[Path, typer.Option(help="questions_32k.csv, or the folder it is in.")],
+    contexts: Annotated[Path | None, typer.Option(help="shared_contexts_32k.jsonl. Default: the one beside the questions.")] = None,
+    arms: Arms = "none,full,rag,lpm",
+    mode: Annotated[Mode, typer.Option(help="likelihood: the option with the best log-likelihood per token. generate: parse <final_answer>.")] = Mode.likelihood,
+    questions: Annotated[int | None, typer.Option(help="Questions drawn from each part of a context. Default: all.")] = None,
+    seed: int = 0,
+    keep_answers: KeepAnswers = False,
+    out: Out = None,
+    resume: Resume = False,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """PersonaMem v1, per question type. The arm `none` is the blind run; the longest option is the baseline that reads nothing."""
+    from lpm_integrations.bench.arms import arm_names
+    from lpm_integrations.bench.cases import personamem_cases
+    from lpm_integrations.bench.datasets.personamem import find_personamem, load_personamem, longest_option, parse_choice
+
+    names = arm_names(f"none,{arms}")
+    loaded = load_personamem(*find_personamem(data, contexts))
+    generate = mode is Mode.generate
+    cases = _drawn(personamem_cases(loaded, generate=generate), questions, seed)
+    asked = {question.id for case in cases for question in case.questions}
+
+    def longest(chosen: Sequence[PersonaQuestion]) -> float:
+        return round(sum(longest_option(question) == question.gold for question in chosen) / max(1, len(chosen)), 4)
+
+    def score(answer: str, question: TestQuestion) -> float:
+        return float(parse_choice(answer, question.gold or "") if generate else answer == question.gold)
+
+    config = {
+        "data": data.name,
+        "questions": len(asked),
+        "skipped_without_context": loaded.skipped,
+        "questions_per_part": questions,
+        "seed": seed,
+        "score": "share of right choices",
+        "mode": mode.value,
+        "system_messages": "told as turns of the user, in every arm",
+        "longest_option": longest([question for question in loaded.questions if question.id in asked]),
+        "longest_option_all_questions": longest(loaded.all_questions),
+    }
+    tokens = {"max_new_tokens": 256} if generate else {}
+    _run("personamem", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers, choose=not generate, **tokens)
+    Console().print(
+        f"always choosing the longest option scores {config['longest_option']:.3f} on these questions, {config['longest_option_all_questions']:.3f} on all "
+        f"{len(loaded.all_questions)}; {loaded.skipped} questions were skipped, their context is not in the file",
+        highlight=False,
+    )
+
+
+@app.command()
+def longmemeval(
+    data: Annotated[Path, typer.Option(help="longmemeval_s.json, longmemeval_oracle.json, or a file of the same format.")],
+    arms: Arms = "none,full,rag,lpm",
+    first: Annotated[int | None, typer.Option(help="How many questions, from the first on. Default: all.")] = None,
+    keep_answers: KeepAnswers = False,
+    out: Out = None,
+    resume: Resume = False,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """LongMemEval's questions by the F1 of stemmed words (its own score needs a judge), and the recall of its evidence."""
+    from lpm_integrations.bench.arms import arm_names
+    from lpm_integrations.bench.datasets.longmemeval import ABSTENTION, load_longmemeval
+
+    names = arm_names(arms)
+    cases = load_longmemeval(data)[:first]
+    config = {"data": data.name, "questions": len(cases), "score": "F1 of stemmed words; abstention: 1 for a refusal"}
+    options = {"resume": resume, "model": model, "memory": memory, "keep_answers": keep_answers}
+    _run("longmemeval", cases, names, lambda answer, question: _told(answer, question, ABSTENTION), config, out, **options)
+
+
+@app.command()
+def own(
+    data: Annotated[Path, typer.Option(help="Your own history and questions, as JSON lines (see lpm_integrations/bench/datasets/own.py).")],
+    arms: Arms = "none,full,rag,lpm",
+    keep_answers: KeepAnswers = False,
+    out: Out = None,
+    resume: Resume = False,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """Your own history and questions, by LoCoMo's metric."""
+    from lpm_integrations.bench.arms import arm_names
+    from lpm_integrations.bench.cases import NEVER_TOLD
+    from lpm_integrations.bench.datasets.own import load_own
+    from lpm_integrations.bench.metrics import locomo_f1
+
+    def score(answer: str, question: TestQuestion) -> float:
+        said = _ABSTAINS if exact(answer, UNKNOWN) else answer
+        return locomo_f1(said, question.gold or "", question.category)
+
+    names = arm_names(arms)
+    cases = load_own(data)
+    config = {"data": data.name, "people": len(cases), "score": "LoCoMo metric", "never_told": f"category {NEVER_TOLD}"}
+    _run("own", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers)
+
+
+@app.command()
+def mem0(
+    data: Annotated[Path, typer.Option(help="locomo10.json, or a file of the same format.")],
+    output: Annotated[Path, typer.Option(help="Folder for results.json, scores.json and summary.json. The same command again goes on there.")],
+    backend: Annotated[Backend, typer.Option(help="What is behind the Mem0-style client.")] = Backend.lpm,
+    conversations: Annotated[int | None, typer.Option(help="How many conversations, from the first on. Default: all.")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="Another answer prompt, with Mem0's {{placeholders}}.")] = None,
+    answerer: Annotated[str | None, typer.Option(help="LangChain chat model that answers, as module:factory. Default: the backbone.")] = None,
+    judge: Annotated[str | None, typer.Option(help="LangChain chat model that gives J, as module:factory. Default: J is absent.")] = None,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """The Mem0 protocol on LoCoMo: its add calls, searches, prompts and scores, in its file format."""
     import json
 
-    from lpm_integrations.bench.runner import markdown
+    from lpm_integrations.bench.datasets.locomo import load_locomo
+    from lpm_integrations.bench.mem0_protocol import ANSWER_PROMPT, TOP_K
+    from lpm_integrations.bench.mem0_run import run_mem0
+    from lpm_integrations.bench.models import BackboneAnswerer, ChatAnswerer, Judge
+    from lpm_integrations.bench.progress import Bar
+    from lpm_integrations.engines import shared_engine
+    from lpm_integrations.mem0 import Memory as Client
 
-    for path in results:
-        typer.echo(markdown(json.loads(path.read_text("utf-8"))) + "\n")
+    try:
+        text = ANSWER_PROMPT if prompt is None else prompt.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"cannot read the prompt {str(prompt)!r} ({error}): name a text file") from error
+    chosen = load_locomo(data)[:conversations]
+    config = {"data": data.name, "conversations": len(chosen), "backend": backend.value, "top_k": TOP_K, "model": model, "memory": memory}
+    judged = Judge(ChatAnswerer(judge)) if judge else None
+    answers = ChatAnswerer(answerer) if answerer else BackboneAnswerer(shared_engine(model, memory, "sqlite://"))
+    with Client(backend.value, output / "store", model=model, memory=memory) as client, Bar("mem0", Console(stderr=True)) as bar:
+        document = run_mem0(chosen, client, answers, judged, output, prompt=text, config=config, bar=bar)
+    Console().print_json(json.dumps({name: value for name, value in document.items() if name != "failures"}))
+    Console().print("J is absent: no judge was named" if judged is None else f"J by {judged.name}", highlight=False, markup=False)
+
+
+for _command in (compare, report, table):
+    app.command()(_command)

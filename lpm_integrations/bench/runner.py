@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
+import logging
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lpm_core.engine import LPM
+from lpm_core.exceptions import LPMError
 from lpm_core.training.embedded import environment
-from lpm_integrations.bench.arms import Outcome, make_arm
+from lpm_integrations.bench.arms import Arm, make_arm
 from lpm_integrations.bench.cases import Case, TestQuestion
+from lpm_integrations.bench.datasets import longmemeval, personamem
 from lpm_integrations.bench.datasets.locomo import CATEGORIES
+from lpm_integrations.bench.metrics import retrieval_recall
+from lpm_integrations.bench.partial import Partial
+from lpm_integrations.bench.progress import Bar
 
-__all__ = ["markdown", "print_table", "rows", "run", "write_json"]
+__all__ = ["category_names", "markdown", "print_table", "rows", "run"]
+
+_log = logging.getLogger(__name__)
 
 Score = Callable[[str, TestQuestion], float]
 """Score of an answer to a question, 0 to 1."""
@@ -37,78 +44,120 @@ def run(
     console: Console,
     max_new_tokens: int = 24,
     keep_answers: bool = False,
+    choose: bool = False,
+    partial: Path | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """All arms on all cases, one engine and one machine. Returns the result document of this benchmark."""
-    total = len(arms) * sum(1 + len(case.questions) for case in cases)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="lpm-bench-") as name, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(benchmark, total=total)
-        own = engine.on_store(f"sqlite:///{(Path(name) / 'bench.db').as_posix()}")
-        try:
-            for arm_name in arms:
-                progress.update(task, description=f"{benchmark} · {arm_name}")
-                arm = make_arm(arm_name, own, Path(name), max_new_tokens)
-                for case in cases:
-                    arm.write(case)
-                    progress.advance(task)
-                answered: list[tuple[TestQuestion, Outcome, float]] = []
-                for case in cases:
-                    for question in case.questions:
-                        outcome = arm.answer(case, question)
-                        answered.append((question, outcome, score(outcome.answer, question)))
-                        progress.advance(task)
-                results[arm_name] = _summary(answered, keep_answers)
-        finally:
-            own.close()
+    """All arms on all cases, one engine and one machine. Returns the result document of this benchmark.
+
+    choose: arms choose among a question's options by their likelihood instead of writing an answer. partial: file that keeps each answer as it
+    comes; with `resume` those that it has are not asked again. A question on which an arm raises an error of this project is recorded as a
+    failure with score 0, and left out of the costs.
+    """
     backbone = {
         "name": Path(engine.backbone.name).name,
         "fingerprint": engine.backbone.fingerprint,
         "memory": engine.weights.fingerprint,
         "window": engine.backbone.window,
     }
-    return {
-        "benchmark": benchmark,
-        "arms": results,
-        "config": {**config, "arms": list(arms), "max_new_tokens": max_new_tokens, "decoding": "greedy", "backbone": backbone},
-        "environment": environment(),
-    }
+    settings = {**config, "max_new_tokens": max_new_tokens, "decoding": "options by log-likelihood per token" if choose else "greedy", "backbone": backbone}
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="lpm-bench-") as name, Bar(benchmark, console) as bar, ExitStack() as opened:
+        bar.start(len(arms) * sum(1 + len(case.questions) for case in cases))
+        own = opened.enter_context(engine.on_store(f"sqlite:///{(Path(name) / 'bench.db').as_posix()}"))
+        kept = opened.enter_context(Partial(partial, {"benchmark": benchmark, **settings}, resume=resume))
+        for arm_name in arms:
+            bar.say(f"{benchmark} · {arm_name}")
+            if any(kept.get(arm_name, question.id) is None for case in cases for question in case.questions):
+                arm = make_arm(arm_name, own, Path(name), max_new_tokens)
+                with closing(arm):
+                    _ask(arm_name, arm, cases, score, kept, bar, choose=choose)
+            answered = [(question, row) for case in cases for question in case.questions if (row := kept.get(arm_name, question.id))]
+            results[arm_name] = _summary(answered, keep_answers)
+    return {"benchmark": benchmark, "arms": results, "config": {**settings, "arms": list(arms)}, "environment": environment()}
 
 
-def _summary(answered: Sequence[tuple[TestQuestion, Outcome, float]], keep_answers: bool) -> dict[str, Any]:
-    def mean(chosen: Sequence[tuple[TestQuestion, Outcome, float]]) -> float | None:
-        return round(statistics.fmean(value for _, _, value in chosen), 4) if chosen else None
+def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool) -> None:
+    """Write every history, then ask what was not asked yet."""
+    for case in cases:
+        arm.write(case)
+        bar.advance()
+    for case in cases:
+        for question in case.questions:
+            if kept.get(name, question.id) is None:
+                kept.add({"arm": name, "id": question.id, **_row(arm, case, question, score, choose=choose)})
+            bar.advance()
 
-    outcomes = [outcome for _, outcome, _ in answered]
-    losses = [outcome.nll for outcome in outcomes if outcome.nll is not None]
-    categories = sorted({question.category for question, _, _ in answered})
-    tags = sorted({tag for question, _, _ in answered for tag in question.tags})
+
+def _row(arm: Arm, case: Case, question: TestQuestion, score: Score, *, choose: bool) -> dict[str, Any]:
+    try:
+        outcome = arm.choose(case, question) if choose else arm.answer(case, question)
+    except LPMError as error:
+        _log.warning("question %s failed: %s", question.id, error)
+        return {"answer": "", "score": 0.0, "nll": None, "error": f"{type(error).__name__}: {error}"}
+    row = asdict(outcome)
+    retrieved = row.pop("retrieved")
+    if retrieved is not None:
+        row |= {"retrieved": len(retrieved), "recall": retrieval_recall(retrieved, question.evidence)}
+    return {**row, "score": score(outcome.answer, question)}
+
+
+_Answered = Sequence[tuple[TestQuestion, Mapping[str, Any]]]
+
+
+def _summary(answered: _Answered, keep_answers: bool) -> dict[str, Any]:
+    def mean(chosen: _Answered) -> float | None:
+        return round(statistics.fmean(row["score"] for _, row in chosen), 4) if chosen else None
+
+    rows = [row for _, row in answered if "error" not in row]
+    losses = [row["nll"] for row in rows if row["nll"] is not None]
+    recalls = [row["recall"] for row in rows if row.get("recall") is not None]
+    categories = sorted({question.category for question, _ in answered})
+    tags = sorted({tag for question, _ in answered for tag in question.tags})
     summary: dict[str, Any] = {
         "overall": mean(answered),
-        "categories": {str(number): mean([row for row in answered if row[0].category == number]) for number in categories},
-        "tags": {tag: mean([row for row in answered if tag in row[0].tags]) for tag in tags},
+        "categories": {str(number): mean([item for item in answered if item[0].category == number]) for number in categories},
+        "tags": {tag: mean([item for item in answered if tag in item[0].tags]) for tag in tags},
         "n": len(answered),
-        "counts": {str(number): sum(row[0].category == number for row in answered) for number in categories}
-        | {tag: sum(tag in row[0].tags for row in answered) for tag in tags},
+        "counts": {str(number): sum(question.category == number for question, _ in answered) for number in categories}
+        | {tag: sum(tag in question.tags for question, _ in answered) for tag in tags},
         "gold_nll": round(statistics.fmean(losses), 4) if losses else None,
         "cost": {
-            "prompt_tokens": round(statistics.fmean(outcome.prompt_tokens for outcome in outcomes), 1),
-            "soft_tokens": round(statistics.fmean(outcome.soft_tokens for outcome in outcomes), 1),
-            "kv_bytes": round(statistics.fmean(outcome.kv_bytes for outcome in outcomes)),
-            "search_ms": round(statistics.median(outcome.search_ms for outcome in outcomes), 2),
-            "total_ms": round(statistics.median(outcome.total_ms for outcome in outcomes), 2),
+            name: round(middle([row[name] for row in rows]), digits) if rows else None
+            for name, middle, digits in (
+                ("prompt_tokens", statistics.fmean, 1),
+                ("soft_tokens", statistics.fmean, 1),
+                ("kv_bytes", statistics.fmean, None),
+                ("search_ms", statistics.median, 2),
+                ("total_ms", statistics.median, 2),
+            )
         },
+        "scores": {str(number): {question.id: row["score"] for question, row in answered if question.category == number} for number in categories},
     }
+    if recalls:
+        retrieved = round(statistics.fmean(row["retrieved"] for row in rows), 2)
+        summary["retrieval"] = {"recall": round(statistics.fmean(recalls), 4), "n": len(recalls), "retrieved": retrieved}
+    failures = [{"id": question.id, "error": row["error"]} for question, row in answered if "error" in row]
+    if failures:
+        summary["failures"] = failures
     if keep_answers:
-        summary["answers"] = [{"id": question.id, "answer": outcome.answer, "score": value, "nll": outcome.nll} for question, outcome, value in answered]
+        summary["answers"] = [{"id": question.id, **{name: row[name] for name in ("answer", "score", "nll")}} for question, row in answered]
     return summary
 
 
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "probes": {"4": "told", "5": "never told", "known_words": "known words", "open_vocabulary": "invented"},
     "locomo": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
+    "own": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
+    "personamem": {str(number): f"{number} {name}" for number, name in enumerate(personamem.QUESTION_TYPES, start=1)},
+    "longmemeval": {str(number): f"{number} {name}" for number, name in enumerate((*longmemeval.QUESTION_TYPES, "abstention"), start=1)},
 }
 _COSTS = ("prompt tok.", "soft tok.", "KV KiB", "search ms", "total ms")
+
+
+def category_names(benchmark: str) -> Mapping[str, str]:
+    """What to call the category ids of a benchmark: the id and its official name."""
+    return _NAMES.get(benchmark, {})
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -116,18 +165,17 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     arms: Mapping[str, Any] = result["arms"]
     first = next(iter(arms.values()))
     columns = [*first["categories"], *first["tags"]]
-    names = _NAMES.get(result["benchmark"], {})
-    table = [["arm", "overall", *(names.get(key, key) for key in columns), "gold NLL", *_COSTS]]
+    names = category_names(result["benchmark"])
+    searched = any("retrieval" in row for row in arms.values())
+    table = [["arm", "overall", *(names.get(key, key) for key in columns), *(["recall"] if searched else []), "gold NLL", *_COSTS]]
     for arm, row in arms.items():
-        scores = [row["overall"], *(row["categories"].get(key, row["tags"].get(key)) for key in columns), row["gold_nll"]]
+        scores = [row["overall"], *(row["categories"].get(key, row["tags"].get(key)) for key in columns)]
+        scores += [*([row.get("retrieval", {}).get("recall")] if searched else []), row["gold_nll"]]
         cost = row["cost"]
-        costs = (
-            f"{cost['prompt_tokens']:.0f}",
-            f"{cost['soft_tokens']:.0f}",
-            f"{cost['kv_bytes'] / 1024:.0f}",
-            f"{cost['search_ms']:.1f}",
-            f"{cost['total_ms']:.1f}",
-        )
+        costs = [
+            "–" if cost[name] is None else f"{cost[name] / unit:.{digits}f}"
+            for name, unit, digits in (("prompt_tokens", 1, 0), ("soft_tokens", 1, 0), ("kv_bytes", 1024, 0), ("search_ms", 1, 1), ("total_ms", 1, 1))
+        ]
         table.append([arm, *("–" if value is None else f"{value:.3f}" for value in scores), *costs])
     return table
 
@@ -151,11 +199,3 @@ def markdown(result: Mapping[str, Any]) -> str:
     headings, *lines = rows(result)
     ruler = ["---", *["---:"] * (len(headings) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ruler, *lines))
-
-
-def write_json(result: Mapping[str, Any], path: Path) -> None:
-    """Write a result document; a reader sees the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(draft, path)

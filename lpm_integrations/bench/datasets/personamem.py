@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lpm_core.exceptions import DatasetError
 
-__all__ = ["INSTRUCTION", "QUESTION_TYPES", "ContextTurn", "PersonaMem", "PersonaQuestion", "load_personamem", "longest_option", "parse_choice"]
+__all__ = ["INSTRUCTION", "QUESTION_TYPES", "ContextTurn", "PersonaMem", "PersonaQuestion", "find_personamem", "load_personamem", "longest_option", "parse_choice"]
 
 QUESTION_TYPES: Final = (
     "track_full_preference_evolution",
@@ -77,6 +77,20 @@ class PersonaMem:
     contexts: Mapping[str, tuple[ContextTurn, ...]]
     skipped: int
     all_questions: tuple[PersonaQuestion, ...]
+
+
+def find_personamem(data: str | Path, contexts: str | Path | None = None) -> tuple[Path, Path]:
+    """The two files: `data` is the CSV or its folder, `contexts` by default the one shared_contexts*.jsonl beside it. Raises DatasetError."""
+    data = Path(data)
+    questions = _only(data, "questions*.csv") if data.is_dir() else data
+    return questions, _only(questions.parent, "shared_contexts*.jsonl") if contexts is None else Path(contexts)
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise DatasetError(f"{folder} has {len(found)} files {pattern}, not one: name the file; {_WAY_OUT}")
+    return found[0]
 
 
 def load_personamem(questions: str | Path, contexts: str | Path) -> PersonaMem:
@@ -159,17 +173,24 @@ def _options(text: str | None) -> tuple[str, ...]:
 
 
 def _contexts(path: Path) -> dict[str, tuple[ContextTurn, ...]]:
-    found: dict[str, tuple[ContextTurn, ...]] = {}
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    found |= {name: _turns(messages) for name, messages in json.loads(line).items()}
+        lines = path.read_text("utf-8").split("\n")
     except OSError as error:
         raise DatasetError(f"cannot read {path} ({error.strerror or error}): {_WAY_OUT}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}): {_WAY_OUT}") from error
+    found: dict[str, tuple[ContextTurn, ...]] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            found |= _context(path, number, line)
+    return found
+
+
+def _context(path: Path, number: int, line: str) -> dict[str, tuple[ContextTurn, ...]]:
+    try:
+        return {name: _turns(messages) for name, messages in json.loads(line).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path}, line {number}: not {{context_id: [{{role, content}}]}} ({error}): {_WAY_OUT}") from error
-    return found
 
 
 def _turns(messages: Any) -> tuple[ContextTurn, ...]:

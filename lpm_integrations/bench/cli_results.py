@@ -1,0 +1,72 @@
+"""`lpm bench table`, `compare` and `report`: what is done with result documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lpm_core.exceptions import InvalidInputError
+
+__all__ = ["compare", "report", "table"]
+
+Results = Annotated[list[Path], typer.Argument(help="Result documents.")]
+
+
+def table(results: Results) -> None:
+    """Print result documents as Markdown tables."""
+    from lpm_integrations.bench.report import read_result
+    from lpm_integrations.bench.runner import markdown
+
+    for path in results:
+        typer.echo(markdown(read_result(path)) + "\n")
+
+
+def compare(
+    result: Annotated[Path, typer.Argument(help="A result document.")],
+    arms: Annotated[str, typer.Option(help="The two arms, with a comma between them: lpm,rag.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Two arms on the same questions: the mean difference with its 95 % paired bootstrap interval, and an exact sign test."""
+    import json
+
+    from lpm_integrations.bench.report import read_result
+    from lpm_integrations.bench.runner import category_names
+    from lpm_integrations.bench.significance import compare as compared
+
+    names = [name.strip() for name in arms.split(",")]
+    if len(names) != 2 or names[0] == names[1]:
+        raise InvalidInputError(f"--arms {arms!r}: name two different arms, as in lpm,rag")
+    document = read_result(result)
+    found = compared(document, *names)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    titles = category_names(document["benchmark"])
+    shown = Table(title=f"{document['benchmark']}: {names[0]} - {names[1]}")
+    for heading in ("", "n", *names, "difference", "95 % interval", "won", "lost", "sign test p"):
+        shown.add_column(heading, justify="right" if heading else "left")
+    for key, row in found.items():
+        low, high = row["interval"]
+        numbers = (f"{row['n']}", f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['difference']:+.3f}", f"{low:+.3f} to {high:+.3f}")
+        shown.add_row(titles.get(key, key), *numbers, f"{row['wins']}", f"{row['losses']}", f"{row['p']:.3g}")
+    Console().print(shown)
+
+
+def report(
+    results: Results,
+    html: Annotated[Path, typer.Option(help="Write the page here.")],
+) -> None:
+    """Write one page without outside parts: what was run, tables per category with intervals, comparisons, costs, plots."""
+    from lpm_integrations.bench.report import page, read_result
+
+    documents = [read_result(path) for path in results]
+    try:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page(documents), "utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {str(html)!r} ({error.strerror or error}): name another place") from error
+    Console().print(f"the report is in {html}", markup=False, highlight=False)

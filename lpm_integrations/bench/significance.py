@@ -1,0 +1,72 @@
+"""How sure a comparison is: bootstrap intervals, paired by question, and an exact sign test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import comb
+from typing import Any, Final
+
+import numpy as np
+
+from lpm_core.exceptions import DatasetError, InvalidInputError
+
+__all__ = ["RESAMPLES", "compare", "mean_interval", "sign_test"]
+
+RESAMPLES: Final = 10_000
+"""Bootstrap samples of an interval."""
+
+_CHUNK = 500  # samples drawn at once
+
+
+def mean_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron & Tibshirani, 1993), the same for the same seed. Raises InvalidInputError for no values."""
+    if not values:
+        raise InvalidInputError("an interval needs at least one value")
+    drawn, known = np.random.default_rng(seed), np.asarray(values, dtype=np.float64)  # [n]
+    means = np.concatenate([known[drawn.integers(len(known), size=(_CHUNK, len(known)))].mean(1) for _ in range(RESAMPLES // _CHUNK)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided exact p-value that wins and losses are equally likely; ties do not count."""
+    total, fewer = wins + losses, min(wins, losses)
+    return min(1.0, 2 * sum(comb(total, count) for count in range(fewer + 1)) / 2**total)
+
+
+def compare(result: Mapping[str, Any], first: str, second: str, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Two arms of a result document on the questions they share: "overall", then by category id.
+
+    difference is the mean of first - second over questions, interval its 95 % paired bootstrap interval, p the sign test's.
+    Raises InvalidInputError for an arm that is not in the document, DatasetError for a document without scores by question.
+    """
+    sides = [_scores(result, arm) for arm in (first, second)]
+    compared: dict[str, dict[str, Any]] = {}
+    pairs = {key: [(sides[0][key][name], sides[1][key][name]) for name in sides[0][key] if name in sides[1].get(key, {})] for key in sides[0]}
+    for key, both in {"overall": [pair for chosen in pairs.values() for pair in chosen], **pairs}.items():
+        if both:
+            differences = [one - other for one, other in both]
+            wins, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+            compared[key] = {
+                "n": len(both),
+                "first": sum(one for one, _ in both) / len(both),
+                "second": sum(other for _, other in both) / len(both),
+                "difference": sum(differences) / len(both),
+                "interval": mean_interval(differences, seed=seed),
+                "wins": wins,
+                "losses": losses,
+                "p": sign_test(wins, losses),
+            }
+    if not compared:
+        raise DatasetError(f"{first!r} and {second!r} share no question: run both on the same data")
+    return compared
+
+
+def _scores(result: Mapping[str, Any], arm: str) -> Mapping[str, Mapping[str, float]]:
+    arms: Mapping[str, Any] = result.get("arms", {})
+    if arm not in arms:
+        raise InvalidInputError(f"the result has no arm {arm!r}; it has {', '.join(arms) or 'none'}")
+    scores: Mapping[str, Mapping[str, float]] | None = arms[arm].get("scores")
+    if not scores:
+        raise DatasetError(f"the arm {arm!r} has no scores by question: it is of an earlier version; run the benchmark again")
+    return scores
