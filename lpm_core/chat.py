@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["ChatFormat", "Message"]
+__all__ = ["ChatFormat", "Message", "cut_at", "held_back"]
 
 Message = Mapping[str, Any]
 """One chat message: role, content, and for an assistant perhaps tool_calls."""
@@ -110,3 +110,14 @@ class ChatFormat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def cut_at(text: str, stop: Sequence[str] | None) -> tuple[str, bool]:
+    """The text up to the first stop text, and whether there was one."""
+    ends = [position for word in stop or () if word and (position := text.find(word)) >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)
+
+
+def held_back(text: str, stop: Sequence[str] | None) -> int:
+    """How many characters at the end of a text may be the beginning of a stop text."""
+    return max((size for word in stop or () for size in range(1, len(word)) if text.endswith(word[:size])), default=0)

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 
 from lpm_core.backbone import Backbone
-from lpm_core.chat import Message
+from lpm_core.chat import Message, cut_at, held_back
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, distill, self_study
-from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError, UnknownUserError
+from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
-from lpm_core.memory import Answer, Evidence, Page, Recall, Slots, Turn, Usage, UserMemory
+from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Turn, Usage, UserMemory
 from lpm_core.settings import LPMSettings
-from lpm_core.store import MemoryStore, NewTurn, Removed
+from lpm_core.store import MemoryStore, NewTurn
 from lpm_core.tools import check_tools
-from lpm_core.validation import check_age, check_messages, check_time, check_user_id
+from lpm_core.upkeep import ForgetReceipt, Upkeep
+from lpm_core.validation import check_messages, check_time, check_user_id
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
@@ -40,27 +41,13 @@ _CACHED_USERS = 64
 _WRITTEN = ("user", "assistant")  # sources whose turns become slots
 
 
-@dataclass(frozen=True)
-class ForgetReceipt:
-    """What a call to forget removed: turns, pages written from them, whole sessions.
-
-    vacuumed: whether the files were rewritten without it. If another process was in the way they are at the next call that
-    forgets, or when the store is next opened.
-    """
-
-    user_id: str
-    turns: int
-    pages: int
-    sessions: int
-    vacuumed: bool
-
-
 class AskOptions(TypedDict, total=False):
     """Options of `ask` and `stream`.
 
     tools: JSON schemas of functions that the answer may call; what it calls fits their schemas. tool_choice: "auto",
     "none", "required", or the name of the one to call. seed: for temperature > 0. enable_thinking: let a model that
-    was trained to think first do so; its thoughts are no part of the answer.
+    was trained to think first do so; its thoughts are no part of the answer. stop: texts at which the answer ends;
+    they are no part of it.
     """
 
     max_new_tokens: int
@@ -70,6 +57,7 @@ class AskOptions(TypedDict, total=False):
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str | None
     enable_thinking: bool
+    stop: Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +69,7 @@ class _Options:
     tools: Sequence[Mapping[str, Any]] | None = None
     tool_choice: str | None = None
     enable_thinking: bool = False
+    stop: Sequence[str] | None = None
 
 
 class AnswerStream(Iterator[str]):
@@ -98,7 +87,7 @@ class AnswerStream(Iterator[str]):
         return self._usage()
 
 
-class LPM:
+class LPM(Upkeep):
     """Latent personal memory around one frozen backbone and one store.
 
     Every call names its user. Safe to share between threads; the calls that take time have async twins.
@@ -326,18 +315,26 @@ class LPM:
         begin = time.perf_counter()
         embeds, recall, tokens, wanted = self._generation(user_id, messages, options)
         search = time.perf_counter()
-        ids = list(tokens)
-        text, calls = self.backbone.tool_grammar.split(ids) if wanted.tools else (ids, ())
-        said = self.backbone.chat.decode(self.backbone.chat.after_thought(text) if wanted.enable_thinking else text).strip()
-        return Answer(said, recall.evidence if recall else (), self._usage(embeds, recall, len(ids), begin, search), calls)
+        ids: list[int] = []
+        if wanted.tools or wanted.enable_thinking:
+            ids += tokens
+            text, calls = self.backbone.tool_grammar.split(ids) if wanted.tools else (ids, ())
+            said = cut_at(self.backbone.chat.decode(self.backbone.chat.after_thought(text)), wanted.stop)[0]
+        else:
+            said, calls = "".join(self._pieces(tokens, ids, wanted.stop)), ()
+        finish: FinishReason = "tool_calls" if calls else "length" if len(ids) >= wanted.max_new_tokens else "stop"
+        usage = self._usage(embeds, recall, len(ids), begin, search)
+        return Answer(said.strip(), recall.evidence if recall else (), usage, calls, finish)
 
     def stream(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> AnswerStream:
         """The text of `ask`'s answer, piece by piece. Pieces never split a character; tool calls are for `ask`."""
         begin = time.perf_counter()
-        embeds, recall, tokens, _ = self._generation(user_id, messages, options)
+        embeds, recall, tokens, wanted = self._generation(user_id, messages, options)
         search = time.perf_counter()
         ids: list[int] = []
-        return AnswerStream(self._pieces(tokens, ids), recall.evidence if recall else (), lambda: self._usage(embeds, recall, len(ids), begin, search))
+        return AnswerStream(
+            self._pieces(tokens, ids, wanted.stop), recall.evidence if recall else (), lambda: self._usage(embeds, recall, len(ids), begin, search)
+        )
 
     def _generation(self, user_id: str | None, messages: str | Sequence[Message], options: AskOptions) -> tuple[Tensor, Recall | None, Iterator[int], _Options]:
         """The embedded prompt, what memory gave to it, and the answer's tokens as they come."""
@@ -366,16 +363,20 @@ class LPM:
             total_ms=(time.perf_counter() - begin) * 1000,
         )
 
-    def _pieces(self, tokens: Iterator[int], ids: list[int]) -> Iterator[str]:
-        """Text of tokens as they come; `ids` takes the tokens."""
+    def _pieces(self, tokens: Iterator[int], ids: list[int], stop: Sequence[str] | None) -> Iterator[str]:
+        """Text of tokens as they come, up to a stop text; `ids` takes the tokens."""
         said = ""
         for token in tokens:
             self._open()
             ids.append(token)
-            text = self.backbone.chat.decode(ids).lstrip()
-            if not text.endswith("\ufffd") and len(text) > len(said):
-                yield text[len(said) :]
-                said = text
+            text, stopped = cut_at(self.backbone.chat.decode(ids).lstrip(), stop)
+            ready = text if stopped else text[: len(text) - held_back(text, stop)]
+            if stopped or not text.endswith("\ufffd"):
+                if len(ready) > len(said):
+                    yield ready[len(said) :]
+                    said = ready
+                if stopped:
+                    return
         rest = self.backbone.chat.decode(ids).lstrip()[len(said) :]
         if rest:
             yield rest
@@ -430,7 +431,7 @@ class LPM:
                 if all(done):
                     return True
 
-    # ---------------------------------------------------------------- look, forget, close
+    # ---------------------------------------------------------------- look, close (forget, expire, export, restore, doctor: upkeep.py)
 
     def turns(self, user_id: str, *, session_id: str | None = None) -> list[Turn]:
         """A user's turns in order; empty for a user without a history."""
@@ -443,54 +444,12 @@ class LPM:
         self._open()
         return self.store.users()
 
-    def forget(
-        self, user_id: str, *, turn_ids: Sequence[str] | None = None, session_id: str | None = None, before: datetime | str | None = None
-    ) -> ForgetReceipt:
-        """Delete turns, and rebuild the pages of their sessions as if the turns had never been said.
-
-        Exactly one of: turn_ids; session_id; before, which is all that was said earlier than this moment (a time without a
-        zone is UTC). Raises InvalidInputError, UnknownUserError for a user who was never seen.
-        """
-        self._open()
-        self._known(user_id)
-        if session_id is not None:
-            check_user_id(session_id, "session id")
-        moment = None if before is None else check_time(before)
-        removed = self.store.delete_turns(user_id, turn_ids, session_id=session_id, before=moment)
-        self._memory(user_id)
-        return self._receipt(user_id, removed)
-
-    def forget_user(self, user_id: str) -> ForgetReceipt:
-        """Delete everything about a user. Raises UnknownUserError for a user who was never seen."""
-        self._open()
-        self._known(user_id)
-        removed = self.store.delete_user(user_id)
+    def _drop_cache(self, user_id: str | None = None) -> None:
         with self._lock:
-            self._cache.pop(user_id, None)
-        return self._receipt(user_id, removed)
-
-    def expire(self, user_id: str | None = None, *, ttl: timedelta) -> list[ForgetReceipt]:
-        """Forget what was said longer than `ttl` ago, by one user or (None) by all; one receipt for each who lost turns.
-
-        Raises InvalidInputError for a negative ttl, UnknownUserError for a user who was never seen.
-        """
-        self._open()
-        before = check_age(ttl)
-        if user_id is not None:
-            self._known(user_id)
-        expired = {name: self.store.delete_turns(name, before=before) for name in ([user_id] if user_id is not None else self.store.users())}
-        expired = {name: removed for name, removed in expired.items() if removed.turn_ids}
-        for name in expired:
-            self._memory(name)
-        return [self._receipt(name, removed) for name, removed in expired.items()]
-
-    def _receipt(self, user_id: str, removed: Removed) -> ForgetReceipt:
-        return ForgetReceipt(user_id, len(removed.turn_ids), removed.pages, removed.sessions, self.store.vacuum())
-
-    def _known(self, user_id: str) -> None:
-        check_user_id(user_id)
-        if not self.store.exists(user_id):
-            raise UnknownUserError(f"there is no user {user_id!r} in this store; `users()` lists those there are")
+            if user_id is None:
+                self._cache.clear()
+            else:
+                self._cache.pop(user_id, None)
 
     def _open(self) -> None:
         if self._closed:
@@ -528,14 +487,6 @@ class LPM:
         pieces = await asyncio.to_thread(partial(self.stream, user_id, messages, **options))
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
-
-    async def aforget(self, user_id: str, **options: Any) -> ForgetReceipt:
-        """`forget` without blocking the event loop."""
-        return await asyncio.to_thread(partial(self.forget, user_id, **options))
-
-    async def aforget_user(self, user_id: str) -> ForgetReceipt:
-        """`forget_user` without blocking the event loop."""
-        return await asyncio.to_thread(self.forget_user, user_id)
 
     async def aconsolidate(self, user_id: str, recipe: ConsolidationRecipe | None = None) -> ConsolidationReport:
         """`consolidate` without blocking the event loop."""

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Answer", "Evidence", "Page", "Recall", "Role", "Slots", "Source", "ToolCall", "Turn", "Usage", "UserMemory"]
+__all__ = ["Answer", "Evidence", "FinishReason", "Page", "Recall", "Role", "Slots", "Source", "ToolCall", "Turn", "Usage", "UserMemory"]
 
 Role = Literal["user", "assistant", "system", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 Source = Literal["user", "assistant", "tool", "import"]
 
 
@@ -113,3 +114,4 @@ class Answer:
     evidence: Sequence[Evidence]
     usage: Usage
     tool_calls: Sequence[ToolCall] = ()
+    finish_reason: FinishReason = "stop"

@@ -21,6 +21,7 @@ __all__ = [
     "checksum",
     "decode_turn",
     "encode_turn",
+    "is_named",
     "known_form",
     "microseconds",
     "moment",
@@ -96,6 +97,11 @@ def named(text: str, name: str) -> tuple[bytes, str]:
     """An id as UTF-8 and as the digest it is found by."""
     data = utf8(text, name)
     return data, hashlib.sha256(data).hexdigest()
+
+
+def is_named(name: object, digest: object) -> bool:
+    """Whether a stored id is the one that its stored digest was made of."""
+    return isinstance(name, (bytes, memoryview)) and hashlib.sha256(name).hexdigest() == digest
 
 
 def known_form(turn_ids: Iterable[str]) -> list[str]:

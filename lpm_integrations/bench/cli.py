@@ -174,7 +174,9 @@ def personamem(
     data: Annotated[Path, typer.Option(help="questions_32k.csv, or the folder it is in.")],
     contexts: Annotated[Path | None, typer.Option(help="shared_contexts_32k.jsonl. Default: the one beside the questions.")] = None,
     arms: Arms = "none,full,rag,lpm",
-    mode: Annotated[Mode, typer.Option(help="likelihood: the option with the best log-likelihood per token. generate: parse <final_answer>.")] = Mode.likelihood,
+    mode: Annotated[
+        Mode, typer.Option(help="likelihood: the option with the best log-likelihood per token. generate: parse <final_answer>.")
+    ] = Mode.likelihood,
     questions: Annotated[int | None, typer.Option(help="Questions drawn from each part of a context. Default: all.")] = None,
     seed: int = 0,
     keep_answers: KeepAnswers = False,

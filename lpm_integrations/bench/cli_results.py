@@ -63,7 +63,7 @@ def report(
     """Write one page without outside parts: what was run, tables per category with intervals, comparisons, costs, plots."""
     from lpm_integrations.bench.report import page, read_result
 
-    documents = [read_result(path) for path in results]
+    documents = [read_result(path, any_kind=True) for path in results]
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(page(documents), "utf-8")

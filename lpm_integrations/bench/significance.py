@@ -31,7 +31,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided exact p-value that wins and losses are equally likely; ties do not count."""
     total, fewer = wins + losses, min(wins, losses)
-    return min(1.0, 2 * sum(comb(total, count) for count in range(fewer + 1)) / 2**total)
+    return min(1.0, 2 * sum(comb(total, count) for count in range(fewer + 1)) / (1 << total))
 
 
 def compare(result: Mapping[str, Any], first: str, second: str, *, seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -182,25 +182,22 @@ class ChatLPM(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 (the base class's signature)
         **kwargs: Any,
     ) -> ChatResult:
-        answer, text, metadata = self._answer(messages, stop, kwargs)
+        answer, metadata = self._answer(messages, stop, kwargs)
         calls = [tool_call(name=call.name, args=dict(call.arguments), id=call.id) for call in answer.tool_calls]
-        message = AIMessage(text, tool_calls=calls, usage_metadata=self._usage(answer.usage), response_metadata=metadata)
+        message = AIMessage(answer.text, tool_calls=calls, usage_metadata=self._usage(answer.usage), response_metadata=metadata)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _answer(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[Answer, str, dict[str, Any]]:
-        """The engine's answer, its text up to a stop sequence, and the metadata of the response."""
+    def _answer(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+        """The engine's answer, and the metadata of the response."""
         user_id, prepared = self._prepare(messages, kwargs.get("user_id"))
-        options = self._options(kwargs)
-        answer = self._engine.ask(user_id, prepared, **options)
-        text, stopped = _cut(answer.text, stop or self.stop)
-        whole = stopped or answer.usage.output_tokens < options["max_new_tokens"]
+        answer = self._engine.ask(user_id, prepared, stop=stop or self.stop, **self._options(kwargs))
         metadata = {
             "model_name": self._engine.backbone.name,
-            "finish_reason": "tool_calls" if answer.tool_calls else "stop" if whole else "length",
+            "finish_reason": answer.finish_reason,
             "soft_tokens": answer.usage.soft_tokens,
             "evidence": [item.turn.id for item in answer.evidence],
         }
-        return answer, text, metadata
+        return answer, metadata
 
     async def _agenerate(
         self,
@@ -219,29 +216,23 @@ class ChatLPM(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         if kwargs.get("tools"):  # a call is one only when it is whole, so answers that may hold calls come in one piece
-            answer, text, metadata = self._answer(messages, stop, kwargs)
+            answer, metadata = self._answer(messages, stop, kwargs)
             calls = [
                 tool_call_chunk(name=call.name, args=json.dumps(call.arguments, ensure_ascii=False), id=call.id, index=index)
                 for index, call in enumerate(answer.tool_calls)
             ]
             chunk = AIMessageChunk(
-                content=text, tool_call_chunks=calls, usage_metadata=self._usage(answer.usage), response_metadata=metadata, chunk_position="last"
+                content=answer.text, tool_call_chunks=calls, usage_metadata=self._usage(answer.usage), response_metadata=metadata, chunk_position="last"
             )
             yield ChatGenerationChunk(message=chunk)
             return
         user_id, prepared = self._prepare(messages, kwargs.get("user_id"))
-        words = stop or self.stop
-        said = ""
-        pieces = self._engine.stream(user_id, prepared, **self._options(kwargs))
+        pieces = self._engine.stream(user_id, prepared, stop=stop or self.stop, **self._options(kwargs))
         for piece in pieces:
-            text, stopped = _cut(said + piece, words)
-            part = ChatGenerationChunk(message=AIMessageChunk(content=text[len(said) :]))
+            part = ChatGenerationChunk(message=AIMessageChunk(content=piece))
             if run_manager:
                 run_manager.on_llm_new_token(part.text, chunk=part)
             yield part
-            said = text
-            if stopped:
-                break
         metadata = {"model_name": self._engine.backbone.name, "evidence": [item.turn.id for item in pieces.evidence]}
         last = AIMessageChunk(content="", chunk_position="last", response_metadata=metadata, usage_metadata=self._usage(pieces.usage))
         yield ChatGenerationChunk(message=last)
@@ -258,12 +249,6 @@ class ChatLPM(BaseChatModel):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
-
-
-def _cut(text: str, stop: list[str] | None) -> tuple[str, bool]:
-    """The text up to the first stop sequence, and whether there was one."""
-    ends = [position for word in stop or () if word and (position := text.find(word)) >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
 
 
 def _choice(choice: str | bool | dict[str, Any] | None) -> str | None:

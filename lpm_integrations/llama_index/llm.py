@@ -25,7 +25,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import Field
 
-from lpm_core.engine import LPM, AskOptions
+from lpm_core.engine import LPM, AnswerStream, AskOptions
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Answer
 from lpm_integrations.evidence import strip_evidence
@@ -102,6 +102,7 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
             top_p=overrides.get("top_p", self.top_p),
             seed=overrides.get("seed", self.seed),
             enable_thinking=overrides.get("enable_thinking", self.enable_thinking),
+            stop=overrides.get("stop", self.stop),
         )
         if overrides.get("tools"):
             options["tools"] = overrides["tools"]
@@ -110,9 +111,8 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
 
     def _ask(self, user_id: str | None, prepared: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> ChatResponse:
         answer = self.engine.ask(user_id, prepared, **self._options(kwargs))
-        text, _ = _cut(answer.text, kwargs.get("stop", self.stop))
         calls = answer.tool_calls if kwargs.get("parallel_tool_calls", True) else answer.tool_calls[:1]
-        blocks: list[ContentBlock] = [TextBlock(text=text)] if text or not calls else []
+        blocks: list[ContentBlock] = [TextBlock(text=answer.text)] if answer.text or not calls else []
         blocks += [ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=dict(call.arguments)) for call in calls]
         account = _account(answer)
         return ChatResponse(
@@ -125,23 +125,23 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
         return self._ask(*self._prepare(messages), kwargs)
 
     def _pieces(self, user_id: str | None, prepared: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Iterator[ChatResponse]:
-        """The answer as it grows, without what may yet become a stop sequence."""
+        """The answer as it grows; usage and evidence come with the last piece."""
         if kwargs.get("tools"):
             response = self._ask(user_id, prepared, kwargs)
             yield response.model_copy(update={"delta": response.message.content or ""})
             return
-        stop = kwargs.get("stop", self.stop)
-        text = shown = ""
-        stopped = False
-        for piece in self.engine.stream(user_id, prepared, **self._options(kwargs)):
-            text, stopped = _cut(text + piece, stop)
-            ready = text if stopped else text[: len(text) - _held(text, stop)]
-            yield self._piece(ready, ready[len(shown) :])
-            shown = ready
-            if stopped:
-                return
-        if text != shown or not text:
-            yield self._piece(text, text[len(shown) :])
+        text = ""
+        pieces = self.engine.stream(user_id, prepared, **self._options(kwargs))
+        for piece in pieces:
+            text += piece
+            yield self._piece(text, piece)
+        account = _account(pieces)
+        yield ChatResponse(
+            message=ChatMessage(text, role=MessageRole.ASSISTANT),
+            delta="",
+            raw={"model": self.engine.backbone.name, "usage": account, "evidence": account["evidence"]},
+            additional_kwargs=account,
+        )
 
     def _piece(self, text: str, delta: str) -> ChatResponse:
         return ChatResponse(message=ChatMessage(text, role=MessageRole.ASSISTANT), delta=delta, raw={"model": self.engine.backbone.name})
@@ -247,7 +247,7 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
         ]
 
 
-def _account(answer: Answer) -> dict[str, Any]:
+def _account(answer: Answer | AnswerStream) -> dict[str, Any]:
     return {
         "prompt_tokens": answer.usage.prompt_tokens,
         "soft_tokens": answer.usage.soft_tokens,
@@ -263,14 +263,3 @@ def _completed(response: ChatResponse) -> CompletionResponse:
 async def _anext(pieces: Iterator[_T]) -> _T | None:
     """The next piece, waited for in a thread; None when there are no more."""
     return await asyncio.to_thread(next, pieces, None)
-
-
-def _cut(text: str, stop: Sequence[str] | None) -> tuple[str, bool]:
-    """The text up to the first stop sequence, and whether there was one."""
-    ends = [position for word in stop or () if word and (position := text.find(word)) >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
-
-
-def _held(text: str, stop: Sequence[str] | None) -> int:
-    """How many characters at the end of a text may be the beginning of a stop sequence."""
-    return max((size for word in stop or () for size in range(1, len(word)) if text.endswith(word[:size])), default=0)

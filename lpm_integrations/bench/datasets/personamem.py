@@ -17,7 +17,17 @@ from typing import Any, Final
 
 from lpm_core.exceptions import DatasetError
 
-__all__ = ["INSTRUCTION", "QUESTION_TYPES", "ContextTurn", "PersonaMem", "PersonaQuestion", "find_personamem", "load_personamem", "longest_option", "parse_choice"]
+__all__ = [
+    "INSTRUCTION",
+    "QUESTION_TYPES",
+    "ContextTurn",
+    "PersonaMem",
+    "PersonaQuestion",
+    "find_personamem",
+    "load_personamem",
+    "longest_option",
+    "parse_choice",
+]
 
 QUESTION_TYPES: Final = (
     "track_full_preference_evolution",

@@ -1,0 +1,163 @@
+"""Result documents as one HTML page that needs nothing from outside: no script, no font, no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lpm_core.exceptions import DatasetError, InvalidInputError
+from lpm_integrations.bench.files import read_json
+from lpm_integrations.bench.plots import bars, points
+from lpm_integrations.bench.runner import category_names, rows
+from lpm_integrations.bench.significance import compare, mean_interval
+
+__all__ = ["page", "read_result"]
+
+_STYLE = """
+:root{color-scheme:light dark;--line:#8885;--soft:#777;--mark:#2a6fb0}
+*{box-sizing:border-box}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:70rem;padding:1rem;overflow-wrap:anywhere}
+h1{font-size:1.6rem}h2{margin-top:2.5rem;border-top:2px solid var(--line);padding-top:1rem}
+.wide{overflow-x:auto;margin:.5rem 0 1.5rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;overflow-wrap:normal}
+caption{text-align:left;font-weight:600;padding:.3rem 0}
+th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+td small{color:var(--soft);display:block}
+dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.1rem 1rem}dt{color:var(--soft)}dd{margin:0}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem}
+figure{margin:0}figcaption{font-weight:600}svg{width:100%;height:auto}
+svg text{font:14px system-ui,sans-serif;fill:currentColor}svg circle,svg rect{fill:var(--mark)}svg line{stroke:currentColor}
+"""
+
+
+def read_result(path: Path, *, any_kind: bool = False) -> dict[str, Any]:
+    """A result document with arms; with `any_kind` also the summary of a Mem0 run. Raises DatasetError for anything else."""
+    found = read_json(path)
+    if isinstance(found, dict) and isinstance(found.get("benchmark"), str):
+        if isinstance(found.get("arms"), dict) and found["arms"]:
+            return found
+        if any_kind and found["benchmark"] == "mem0" and "overall" in found:
+            return found
+    raise DatasetError(f"{path} is no result document: name a file that `lpm bench … --json` wrote")
+
+
+def page(documents: Sequence[Mapping[str, Any]]) -> str:
+    """The page. Raises InvalidInputError for no document."""
+    if not documents:
+        raise InvalidInputError("a report needs at least one result document")
+    body = "".join(_mem0(document) if "arms" not in document else _arms(document) for document in documents)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Benchmarks of memory</title><style>{_STYLE}</style></head><body><h1>Benchmarks of memory</h1>"
+        "<p>Small print in a cell is the 95 % bootstrap interval of the mean over questions. Scores go from 0 to 1. Each table comes from one "
+        f"result document, run on one machine with one backbone.</p>{body}</body></html>\n"
+    )
+
+
+def _arms(document: Mapping[str, Any]) -> str:
+    benchmark, arms = document["benchmark"], document["arms"]
+    asked = next(iter(arms.values()))["n"]
+    parts = [f"<h2>{escape(benchmark)}</h2>", _config(document), _scores(document, f"Scores on {asked} questions")]
+    parts += [_comparisons(document), _costs(document), _plots(arms), _failures(arms)]
+    return "".join(parts)
+
+
+def _scores(document: Mapping[str, Any], title: str) -> str:
+    arms, names = document["arms"], category_names(document["benchmark"])
+    keys = list(next(iter(arms.values()))["categories"])
+    counts = next(iter(arms.values()))["counts"]
+    headings = ["arm", "overall", *(f"{names.get(key, key)} (n={counts.get(key, '?')})" for key in keys)]
+    searched = any("retrieval" in row for row in arms.values())
+    lines = []
+    for arm, row in arms.items():
+        scores: Mapping[str, Mapping[str, float]] = row.get("scores", {})
+        every = [value for chosen in scores.values() for value in chosen.values()]
+        cells = [escape(arm), _score(row["overall"], every)]
+        cells += [_score(row["categories"].get(key), list(scores.get(key, {}).values())) for key in keys]
+        found = row.get("retrieval")
+        cells += [f"{found['recall']:.3f}<small>{found['retrieved']:g} turns</small>" if found else "–"] if searched else []
+        cells.append("–" if row["gold_nll"] is None else f"{row['gold_nll']:.3f}")
+        lines.append(cells)
+    return _table(title, [*headings, *(["evidence recall"] if searched else []), "gold NLL"], lines)
+
+
+def _score(value: float | None, each: Sequence[float]) -> str:
+    if value is None:
+        return "–"
+    if not each:
+        return f"{value:.3f}"
+    low, high = mean_interval(each)
+    return f"{value:.3f}<small>{low:.3f} to {high:.3f}</small>"
+
+
+def _comparisons(document: Mapping[str, Any]) -> str:
+    """Every arm against LPM, or against the first arm."""
+    arms: Mapping[str, Any] = document["arms"]
+    scored = [arm for arm, row in arms.items() if row.get("scores")]
+    if len(scored) < 2:
+        return ""
+    base = "lpm" if "lpm" in scored else scored[0]
+    lines = []
+    for arm in scored:
+        if arm != base:
+            row = compare(document, base, arm)["overall"]
+            low, high = row["interval"]
+            difference = f"{row['difference']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
+            lines.append([f"{escape(base)} - {escape(arm)}", str(row["n"]), difference, str(row["wins"]), str(row["losses"]), f"{row['p']:.3g}"])
+    return _table("Paired comparison, question by question", ["arms", "n", "difference", "won", "lost", "sign test p"], lines)
+
+
+def _costs(document: Mapping[str, Any]) -> str:
+    headings, *lines = rows(document)
+    first = headings.index("gold NLL") + 1
+    return _table("Cost of a question", ["arm", *headings[first:]], [[escape(line[0]), *map(escape, line[first:])] for line in lines])
+
+
+def _plots(arms: Mapping[str, Any]) -> str:
+    known = {arm: row for arm, row in arms.items() if row["cost"]["total_ms"] is not None}
+    tokens = [(arm, row["cost"]["prompt_tokens"] + row["cost"]["soft_tokens"], row["overall"]) for arm, row in known.items()]
+    plots = [
+        points("Score against tokens in front of the answer", "prompt and soft tokens", "score", tokens),
+        bars("Time of a question, median", "ms", [(arm, row["cost"]["total_ms"]) for arm, row in known.items()]),
+        bars("KV cache of a question", "KiB", [(arm, row["cost"]["kv_bytes"] / 1024) for arm, row in known.items()]),
+    ]
+    return f'<div class="plots">{"".join(plots)}</div>'
+
+
+def _failures(arms: Mapping[str, Any]) -> str:
+    lines = [[escape(arm), escape(str(item["id"])), escape(str(item["error"]))] for arm, row in arms.items() for item in row.get("failures", ())]
+    return _table("Questions that failed (score 0)", ["arm", "question", "error"], lines) if lines else ""
+
+
+def _mem0(document: Mapping[str, Any]) -> str:
+    rows_ = {"overall": document["overall"], **document["categories"]}
+    lines = [[escape(name), *("–" if row[key] is None else f"{row[key]:g}" for key in ("n", "f1", "bleu1", "j"))] for name, row in rows_.items()]
+    times = [[name, *("–" if document[key][share] is None else f"{document[key][share]:.3f}" for share in ("p50", "p95"))]
+             for name, key in (("search", "search_seconds"), ("total", "total_seconds"))]  # fmt: skip
+    note = "" if document["overall"]["j"] is not None else "<p>J is absent: no judge was named.</p>"
+    return (
+        f"<h2>mem0 protocol</h2>{_config(document)}{note}<p>{document['add_calls']} add calls in {document['add_seconds']} s; category 5 is not scored.</p>"
+        + _table("Scores by the Mem0 protocol", ["category", "n", "F1", "BLEU-1", "J"], lines)
+        + _table("Seconds of a question", ["", "p50", "p95"], times)
+    )
+
+
+def _config(document: Mapping[str, Any]) -> str:
+    entries = {**document.get("config", {}), **{f"machine: {key}": value for key, value in document.get("environment", {}).items()}}
+    shown = "".join(f"<dt>{escape(str(key))}</dt><dd>{escape(_plain(value))}</dd>" for key, value in entries.items())
+    return f"<details><summary>What was run</summary><dl>{shown}</dl></details>"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _table(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; headings are plain text."""
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
+    return f'<div class="wide"><table><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

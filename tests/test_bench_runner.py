@@ -1,0 +1,298 @@
+"""Runs of the benchmark: every arm, evidence recall, interruption and resumption, failures, comparison and report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import zlib
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from lpm_core import LPM
+from lpm_core.exceptions import DatasetError, InvalidInputError
+from lpm_integrations.bench.arms import ARMS, arm_names, make_arm
+from lpm_integrations.bench.cases import Case, HistoryTurn
+from lpm_integrations.bench.cases import TestQuestion as Question
+from lpm_integrations.bench.cli import app
+from lpm_integrations.bench.datasets.locomo import SAMPLE
+from lpm_integrations.bench.report import page, read_result
+from lpm_integrations.bench.runner import markdown, run
+from lpm_integrations.bench.significance import compare, mean_interval, sign_test
+
+ALL = ("none", "shuffled", "full", "rag@1", "lpm", "hybrid@1")
+
+
+class WordsEmbedding:
+    """Texts with the same words are alike."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        vector = [0.01] * 64
+        for word in re.findall(r"\w+", text.lower()):
+            vector[zlib.crc32(word.encode()) % 64] += 1.0
+        return vector
+
+
+@pytest.fixture(autouse=True)
+def _quick_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpm_integrations.chroma.retrieval.MiniLMEmbedding", WordsEmbedding)
+
+
+def case(name: str) -> Case:
+    turns = (
+        HistoryTurn("s1", "user", f"{name} lives in Oslo", "t1"),
+        HistoryTurn("s1", "assistant", "Nice", "t2"),
+        HistoryTurn("s2", "user", "the cat is grey", "t3"),
+    )
+    questions = (
+        Question(f"{name}/0", "who lives in Oslo", name, 4, evidence=("t1",)),
+        Question(f"{name}/1", "the cat is what", "grey", 1, evidence=("t1", "t3")),
+        Question(f"{name}/2", "what is the time", None, 5),
+    )
+    return Case(name, turns, questions)
+
+
+CASES = [case("ann"), case("bo")]
+
+
+def go(engine: LPM, arms: tuple[str, ...] = ("none", "lpm"), cases: list[Case] = CASES, score: Any = None, **options: Any) -> dict[str, Any]:
+    def by_length(answer: str, question: Question) -> float:
+        return float(len(answer) % 2)
+
+    settings: dict[str, Any] = {"engine": engine, "config": {"seed": 0}, "console": Console(file=StringIO()), "max_new_tokens": 4, **options}
+    return run("own", cases, arms, score or by_length, **settings)
+
+
+def test_every_arm_runs_and_reports_what_it_retrieved(tiny: LPM) -> None:
+    result = go(tiny, ALL)
+
+    arms = result["arms"]
+    assert tuple(arms) == ALL
+    assert all(row["n"] == 6 and set(row["scores"]) == {"1", "4", "5"} for row in arms.values())
+    assert {name for name, row in arms.items() if "retrieval" in row} == {"rag@1", "lpm", "hybrid@1"}
+    assert arms["rag@1"]["retrieval"] == {"recall": 0.75, "n": 4, "retrieved": 1.0}  # all of one evidence, half of two
+    assert arms["hybrid@1"]["retrieval"]["recall"] >= arms["rag@1"]["retrieval"]["recall"]
+    assert arms["lpm"]["cost"]["soft_tokens"] == arms["hybrid@1"]["cost"]["soft_tokens"] == 4
+    assert arms["hybrid@1"]["cost"]["prompt_tokens"] > arms["lpm"]["cost"]["prompt_tokens"]
+    assert arms["lpm"]["cost"]["prompt_tokens"] == arms["none"]["cost"]["prompt_tokens"]
+    assert "recall" in markdown(result).splitlines()[0]
+
+
+def test_arms_share_one_history(tiny: LPM, tmp_path: Path) -> None:
+    for name in ("lpm", "hybrid", "shuffled"):
+        arm = make_arm(name, tiny, tmp_path, 4)
+        arm.write(CASES[0])
+        arm.close()
+
+    assert len(tiny.turns("ann")) == 3
+
+
+def test_names_of_arms() -> None:
+    assert arm_names("rag@2, hybrid,rag@10,rag@2") == ["rag@2", "hybrid", "rag@10"]
+    for name in ("magic", "rag@0", "lpm@3", "rag@", "RAG"):
+        with pytest.raises(InvalidInputError, match=re.escape(name)):
+            arm_names(name)
+    with pytest.raises(InvalidInputError, match=ARMS[0]):
+        arm_names(" , ")
+
+
+def stopping_after(count: int) -> Any:
+    def score(answer: str, question: Question) -> float:
+        nonlocal count
+        count -= 1
+        if count < 0:
+            raise KeyboardInterrupt
+        return float(len(answer) % 2)
+
+    return score
+
+
+def test_an_interrupted_run_keeps_what_it_had_and_goes_on(tiny: LPM, tmp_path: Path) -> None:
+    partial = tmp_path / "out.json.partial"
+    with pytest.raises(KeyboardInterrupt):
+        go(tiny, score=stopping_after(8), partial=partial)
+    assert len(partial.read_text("utf-8").splitlines()) == 1 + 8
+    with partial.open("a") as file:
+        file.write('{"arm": "lpm", "id": "an')  # cut off
+
+    resumed = go(tiny, score=stopping_after(12 - 8), partial=partial, resume=True)
+
+    whole = go(tiny)
+    assert {name: row["scores"] for name, row in resumed["arms"].items()} == {name: row["scores"] for name, row in whole["arms"].items()}
+
+
+def test_more_arms_can_be_added_to_a_run_but_no_other_configuration(tiny: LPM, tmp_path: Path) -> None:
+    partial = tmp_path / "out.json.partial"
+    go(tiny, ("none",), partial=partial)
+
+    assert set(go(tiny, ("none", "full"), score=stopping_after(6), partial=partial, resume=True)["arms"]) == {"none", "full"}
+    with pytest.raises(InvalidInputError, match="seed"):
+        go(tiny, partial=partial, resume=True, config={"seed": 1})
+
+
+def test_a_question_that_cannot_be_asked_is_a_recorded_failure(tiny: LPM) -> None:
+    long = replace(CASES[0], questions=(*CASES[0].questions, Question("ann/long", "why " * 5000, "Oslo", 4)))
+
+    row = go(tiny, ("lpm",), [long], score=lambda answer, question: 1.0)["arms"]["lpm"]
+
+    assert [item["id"] for item in row["failures"]] == ["ann/long"]
+    assert row["overall"] == 0.75
+    assert row["cost"]["prompt_tokens"] < 256
+
+
+def test_the_likeliest_option_is_chosen_and_too_long_questions_are_cut(tiny: LPM, tmp_path: Path) -> None:
+    options = ("Oslo", "Bergen by the sea", "Rome")
+    question = Question("q", "where", "b", 1, options=options)
+    arm = make_arm("none", tiny, tmp_path, 4)
+    chat = tiny.backbone.chat
+    embeds, _ = tiny.prompt(None, "where")
+    losses = [tiny.backbone.answer_loss(embeds, [*chat.text(text), *chat.markup("<|im_end|>")]) for text in options]
+
+    outcome = arm.choose(CASES[0], question)
+
+    assert outcome.answer == "abc"[losses.index(min(losses))]
+    assert outcome.nll == pytest.approx(losses[1], abs=1e-4)
+    for name in ("none", "full", "lpm"):
+        long = make_arm(name, tiny, tmp_path, 4)
+        long.write(CASES[0])
+        cut = long.choose(CASES[0], replace(question, text="why " * 5000, options=("Oslo", "far away " * 400)))
+        assert cut.answer in "ab"
+        assert cut.prompt_tokens + cut.soft_tokens <= tiny.backbone.window // 2
+
+
+@pytest.mark.parametrize(("wins", "losses", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (0, 5, 0.0625), (5, 5, 1.0), (9, 1, 22 / 1024)])
+def test_the_sign_test_is_exact(wins: int, losses: int, p: float) -> None:
+    assert sign_test(wins, losses) == pytest.approx(p)
+
+
+def test_intervals_hold_the_mean_and_repeat() -> None:
+    values = [0.0, 1.0] * 50
+
+    low, high = mean_interval(values)
+
+    assert 0.38 < low < 0.42
+    assert 0.58 < high < 0.62
+    assert (low, high) == mean_interval(values)
+    assert mean_interval([0.3] * 9) == pytest.approx((0.3, 0.3))
+    with pytest.raises(InvalidInputError):
+        mean_interval([])
+
+
+def test_two_arms_are_compared_on_the_questions_they_share() -> None:
+    result = {
+        "arms": {
+            "a": {"scores": {"1": {"q1": 1.0, "q2": 1.0}, "4": {"q3": 0.5, "only": 1.0}}},
+            "b": {"scores": {"1": {"q1": 0.0, "q2": 1.0}, "4": {"q3": 1.0}}},
+            "old": {},
+        }
+    }
+
+    found = compare(result, "a", "b")
+
+    assert list(found) == ["overall", "1", "4"]
+    row = found["overall"]
+    assert (row["n"], row["wins"], row["losses"], row["p"]) == (3, 1, 1, 1.0)
+    assert row["difference"] == pytest.approx(0.5 / 3)
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    with pytest.raises(InvalidInputError, match="'c'"):
+        compare(result, "a", "c")
+    with pytest.raises(DatasetError, match="old"):
+        compare(result, "a", "old")
+
+
+def test_the_page_shows_every_arm_and_needs_nothing_from_outside(tiny: LPM) -> None:
+    odd = {"id": "q<1>", "error": "Bad & <b>"}
+    result = go(tiny, ("none", "rag@1", "lpm"))
+    result["arms"]["lpm"]["failures"] = [odd]
+
+    html = page([result])
+
+    assert html.count("<table>") == 4
+    assert html.count("<svg") == 3
+    assert all(f"<td>{arm}</td>" in html for arm in ("none", "rag@1", "lpm"))
+    assert "<td>lpm - none</td>" in html
+    assert "4 single-hop (n=2)" in html
+    assert "q&lt;1&gt;" in html
+    assert not re.search(r"<script|https?:|url\(|<link|@import", html)
+    with pytest.raises(InvalidInputError):
+        page([])
+
+
+def test_documents_of_the_first_version_are_still_shown() -> None:
+    root = Path(__file__).resolve().parents[1] / "results"
+
+    html = page([read_result(root / f"{name}.json") for name in ("probes", "locomo")])
+
+    assert html.count("<h2>") == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"benchmark": "own", "arms": {}}', '{"benchmark": "mem0"}'])
+def test_what_is_no_result_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(content)
+
+    with pytest.raises(DatasetError, match=r"result\.json"):
+        read_result(path)
+    with pytest.raises(DatasetError, match=r"nowhere\.json"):
+        read_result(tmp_path / "nowhere.json")
+
+
+def lpm_bench(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_commands_from_data_to_report(tiny_folder: Path, tmp_path: Path) -> None:
+    own, questions, contexts = tmp_path / "own.jsonl", tmp_path / "questions.csv", tmp_path / "shared_contexts.jsonl"
+    person = {"user_id": "ann", "history": [{"role": "user", "content": "I live in Oslo"}], "questions": [{"question": "Where?", "answer": "Oslo"}] * 3}
+    own.write_text(json.dumps(person))
+    rows = [
+        {"question_id": f"q{number}", "question_type": "suggest_new_ideas", "user_question_or_message": "What next?", "correct_answer": "(b)",
+         "all_options": '["(a) Rest.", "(b) Try a new song."]', "shared_context_id": context, "end_index_in_shared_context": "2"}
+        for number, context in enumerate(("c1", "gone"))
+    ]  # fmt: skip
+    with questions.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    contexts.write_text(json.dumps({"c1": [{"role": "system", "content": "Persona"}, {"role": "user", "content": "Hi"}]}))
+
+    lpm_bench("own", "--data", own, "--arms", "none,lpm", "--model", tiny_folder, "--json", tmp_path / "own.json")
+    said = lpm_bench("personamem", "--data", tmp_path, "--arms", "lpm", "--model", tiny_folder, "--json", tmp_path / "persona.json")
+    lpm_bench("mem0", "--data", SAMPLE, "--output", tmp_path / "mem0", "--conversations", "1", "--model", tiny_folder)
+    lpm_bench("report", tmp_path / "own.json", tmp_path / "persona.json", tmp_path / "mem0/summary.json", "--html", tmp_path / "page.html")
+
+    assert not list(tmp_path.glob("*.partial"))
+    assert json.loads(lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none", "--json"))["overall"]["n"] == 3
+    assert "sign test" in lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none")
+    persona = json.loads((tmp_path / "persona.json").read_text("utf-8"))
+    assert set(persona["arms"]) == {"none", "lpm"}
+    assert (persona["config"]["skipped_without_context"], persona["config"]["longest_option"]) == (1, 1.0)
+    assert "longest option" in said
+    scores = json.loads((tmp_path / "mem0/scores.json").read_text("utf-8"))
+    assert list(scores) == ["0"]
+    assert "Scores by the Mem0 protocol" in (tmp_path / "page.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("arms", ["lpm", "lpm,lpm", "a,b,c", "lpm,nothing"])
+def test_compare_wants_two_arms_that_are_there(tmp_path: Path, arms: str) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"benchmark": "own", "arms": {"lpm": {"scores": {"4": {"q": 1.0}}}}}))
+
+    with pytest.raises((InvalidInputError, DatasetError)):
+        CliRunner().invoke(app, ["compare", str(path), "--arms", arms], catch_exceptions=False)
+
+
+def test_resume_needs_a_place(tiny_folder: Path) -> None:
+    with pytest.raises(InvalidInputError, match="--json"):
+        CliRunner().invoke(app, ["locomo", "--data", str(SAMPLE), "--resume", "--model", str(tiny_folder)], catch_exceptions=False)
