@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from lpm_core.exceptions import LPMError
+from lpm_core.exceptions import InvalidInputError, LPMError
+
+if TYPE_CHECKING:
+    from lpm_core.engine import ForgetReceipt
 
 __all__ = ["app", "main"]
 
@@ -24,6 +28,7 @@ Store = Annotated[str | None, typer.Option(help="SQLAlchemy URL of the store. De
 Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: LPM_MODEL, else the embedded default.")]
 Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Session = Annotated[str, typer.Option(help="Session the turns belong to.")]
 
 
@@ -94,6 +99,165 @@ def explain(user: str, question: str, store: Store = None) -> None:
 
     with LPM.from_pretrained(store=store) as lpm:
         Console().print(str(lpm.explain(user, question)), markup=False, highlight=False)
+
+
+@app.command()
+def consolidate(
+    user: Annotated[str | None, typer.Argument(help="Whose slots; or --all.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="All users, 16 side by side.")] = False,
+    steps: int = 60,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Refine slots until they answer as the history in context would. What is interrupted leaves the old slots in use."""
+    from rich.progress import Progress
+
+    from lpm_core.consolidation import ConsolidationRecipe
+    from lpm_core.engine import LPM
+    from lpm_core.exceptions import InvalidInputError
+
+    if (user is None) == (not everybody):
+        raise InvalidInputError("name one user, or pass --all")
+    recipe = ConsolidationRecipe(steps=steps)
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
+        names = [user] if user is not None else lpm.users()
+        groups = [names[start : start + 16] for start in range(0, len(names), 16)]
+        task = progress.add_task("consolidating", total=steps * len(groups))
+        reports = []
+        for number, group in enumerate(groups):
+            reports += lpm.consolidate_many(group, recipe, on_step=lambda step, done=number * steps: progress.update(task, completed=done + step))  # type: ignore[misc]
+    if as_json:
+        Console().print_json(json.dumps([vars(report) for report in reports]))
+        return
+    table = Table("user", "questions", "right before", "right after", "in use", "seconds")
+    for report in reports:
+        figures = (
+            str(report.questions),
+            f"{report.before:.2f}",
+            f"{report.after:.2f}",
+            "new slots" if report.promoted else "old slots",
+            f"{report.seconds:.1f}",
+        )
+        table.add_row(report.user_id, *figures)
+    Console().print(table)
+
+
+@app.command()
+def forget(
+    user: str,
+    turn: Annotated[list[str] | None, typer.Option(help="Id of a turn (`lpm turns USER --json`); may be given several times.")] = None,
+    session: Annotated[str | None, typer.Option(help="Forget this session.")] = None,
+    before: Annotated[str | None, typer.Option(help="Forget what was said before this ISO 8601 time.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Forget the user.")] = False,
+    yes: Yes = False,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Delete turns of USER for good: by --turn, --session or --before, or --all of them."""
+    from lpm_core.engine import LPM
+
+    if [turn, session, before, everything or None].count(None) != 3:
+        raise InvalidInputError("say what to forget by exactly one of --turn, --session, --before and --all")
+    _confirm(f"Forget {'everything' if everything else 'these turns'} of {user!r} for good?", yes)
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
+        receipt = lpm.forget_user(user) if everything else lpm.forget(user, turn_ids=turn, session_id=session, before=before)
+    _show_receipts([receipt], as_json)
+
+
+@app.command()
+def expire(
+    ttl: Annotated[str, typer.Option(help="Age such as 30d, 12h or 90m.")],
+    user: Annotated[str | None, typer.Argument(help="Only this user; else all.")] = None,
+    yes: Yes = False,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what was said longer than TTL ago, for good."""
+    from lpm_core.engine import LPM
+    from lpm_core.validation import parse_age
+
+    age = parse_age(ttl)
+    _confirm(f"Forget what {'anybody' if user is None else repr(user)} said more than {ttl} ago, for good?", yes)
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
+        receipts = lpm.expire(user, ttl=age)
+    _show_receipts(receipts, as_json)
+
+
+@app.command()
+def export(user: str, path: Path, store: Store = None, model: Model = None, memory: Memory = None) -> None:
+    """Write all turns and pages of USER to the file PATH."""
+    from lpm_core.engine import LPM
+
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
+        lpm.export(user, path)
+    Console().print(f"{user!r} is in {path}", highlight=False, markup=False)
+
+
+@app.command()
+def restore(path: Path, store: Store = None, model: Model = None, memory: Memory = None, as_json: Json = False) -> None:
+    """Add the turns of an exported file that the store does not have."""
+    from lpm_core.engine import LPM
+
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
+        receipt = lpm.restore(path)
+    if as_json:
+        Console().print_json(json.dumps(vars(receipt)))
+    else:
+        Console().print(f"restored {receipt.turns} turns of {receipt.user_id!r}; {receipt.present} were there", highlight=False, markup=False)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be derived from the turn log.")] = False,
+    drop_damaged: Annotated[bool, typer.Option("--drop-damaged", help="Also delete damaged turns, so that the rest is served again.")] = False,
+    yes: Yes = False,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Check every row of the store. Exit code 2 if something is wrong and stays so."""
+    from lpm_core.engine import LPM
+
+    if drop_damaged:
+        _confirm("Delete the turns that are damaged, for good?", yes)
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
+        report = lpm.doctor(repair=repair, drop_damaged=drop_damaged)
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps({**vars(report), "sound": report.sound, "findings": [vars(finding) for finding in report.findings]}))
+    else:
+        if report.findings:
+            table = Table("what", "key", "problem", "remedy", "repaired")
+            for finding in report.findings:
+                table.add_row(finding.kind, ", ".join(map(str, finding.key)), finding.problem, finding.remedy, "yes" if finding.repaired else "no")
+            console.print(table)
+        state = "sound" if report.sound else "not sound"
+        console.print(f"{report.users} users, {report.turns} turns, {report.pages} pages: {state}", highlight=False)
+    if not report.sound:
+        raise typer.Exit(2)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
+
+
+def _show_receipts(receipts: Sequence[ForgetReceipt], as_json: bool) -> None:
+    if as_json:
+        Console().print_json(json.dumps([vars(receipt) for receipt in receipts]))
+        return
+    for receipt in receipts:
+        rest = "" if receipt.vacuumed else "; the file is in use, and is cleaned when it is next opened"
+        Console().print(f"forgot {receipt.turns} turns and {receipt.sessions} sessions of {receipt.user_id!r}{rest}", highlight=False, markup=False)
+    if not receipts:
+        Console().print("nothing to forget")
 
 
 @train.command("embedded")

@@ -167,15 +167,22 @@ def _put_right(connection: Connection, finding: Finding) -> None:
     elif finding.kind == "turn":
         user, position = finding.key
         connection.execute(delete(TURNS).where(TURNS.c.user_key == user, TURNS.c.position == position))
-        _count_again(connection, user)
+        _accept_loss(connection, user)
     elif finding.kind == "session":
         connection.execute(delete(PAGES).where(PAGES.c.session_key == finding.key[0]))
         connection.execute(delete(SESSIONS).where(SESSIONS.c.key == finding.key[0]))
     else:
-        _count_again(connection, finding.key[0])
+        _accept_loss(connection, finding.key[0])
 
 
-def _count_again(connection: Connection, user: int) -> None:
-    """Accept the turns a user has as all there are; the version moves on, so that no memory made from others is served."""
+def _accept_loss(connection: Connection, user: int) -> None:
+    """Take the turns a user has as all there are: pages are written again from them, and sessions without any go.
+
+    The version moves on, so that no memory made from others is served.
+    """
+    sessions = select(SESSIONS.c.key).where(SESSIONS.c.user_key == user)
+    connection.execute(delete(PAGES).where(PAGES.c.session_key.in_(sessions)))
+    used = select(TURNS.c.id).where(TURNS.c.session_key == SESSIONS.c.key).exists()
+    connection.execute(delete(SESSIONS).where(SESSIONS.c.user_key == user, ~used))
     turns = select(func.count()).select_from(TURNS).where(TURNS.c.user_key == user).scalar_subquery()
     connection.execute(update(USERS).where(USERS.c.key == user).values(turn_count=turns, version=USERS.c.version + 1))

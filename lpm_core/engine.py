@@ -421,6 +421,8 @@ class LPM(Upkeep):
         with self._lock:
             while True:
                 current = self._memory(user_id)[0]
+                if not {turn for page in refined.pages for turn in page.turn_ids} <= {turn for page in current.pages for turn in page.turn_ids}:
+                    return False  # turns were forgotten meanwhile, and every refined page may know of them
                 sessions: dict[str, list[Page]] = {}
                 for page in current.pages:
                     other = new.get((page.session_id, page.index))

@@ -167,7 +167,7 @@ class MemoryStore:
     # Deletion
 
     def delete_turns(self, user_id: str, turn_ids: Iterable[str] | None = None, *, session_id: str | None = None, before: datetime | None = None) -> Removed:
-        """Delete turns and every page of their sessions: those named, of a session, or said before a moment. Unknown ids are passed over.
+        """Delete turns, and every page of their user: those named, of a session, or said before a moment. Unknown ids are passed over.
 
         Exactly one of the three is given. The bytes are gone from the files after `vacuum`.
         """
@@ -185,19 +185,19 @@ class MemoryStore:
             user = _lock_user(connection, digest)
             if user is None:
                 return Removed((), 0, 0)
-            query = select(TURNS.c.position, TURNS.c.id, TURNS.c.session_key).join_from(TURNS, SESSIONS, SESSIONS.c.key == TURNS.c.session_key)
+            query = select(TURNS.c.position, TURNS.c.id).join_from(TURNS, SESSIONS, SESSIONS.c.key == TURNS.c.session_key)
             mine = TURNS.c.user_key == user.key
             found = sorted(tuple(row) for condition in conditions for row in connection.execute(query.where(mine, condition)))
             if not found:
                 return Removed((), 0, 0)
-            for positions in batches([position for position, _, _ in found]):
+            for positions in batches([position for position, _ in found]):
                 connection.execute(delete(TURNS).where(mine, TURNS.c.position.in_(positions)))
-            pages = sessions = 0
-            for session in {session for _, _, session in found}:
-                pages += connection.execute(delete(PAGES).where(PAGES.c.session_key == session)).rowcount
-                emptied = ~select(TURNS.c.id).where(TURNS.c.session_key == session).exists()
-                sessions += connection.execute(delete(SESSIONS).where(SESSIONS.c.key == session, emptied)).rowcount
-            removed = tuple(turn_id for _, turn_id, _ in found)
+            # All pages of the user: consolidation refines them together, so that any may know something of the turns that go.
+            of_user = select(SESSIONS.c.key).where(SESSIONS.c.user_key == user.key)
+            pages = connection.execute(delete(PAGES).where(PAGES.c.session_key.in_(of_user))).rowcount
+            emptied = ~select(TURNS.c.id).where(TURNS.c.session_key == SESSIONS.c.key).exists()
+            sessions = connection.execute(delete(SESSIONS).where(SESSIONS.c.user_key == user.key, emptied)).rowcount
+            removed = tuple(turn_id for _, turn_id in found)
             _changed(connection, user, "forget", removed, turn_count=user.turn_count - len(removed))
             self.database.owe_vacuum(connection)
         return Removed(removed, pages, sessions)
@@ -311,7 +311,7 @@ def _turn_query(digest: str) -> Select[tuple[object, ...]]:
     """The columns that `decode_turn` takes, of one user."""
     return (
         select(TURNS.c.position, TURNS.c.id, SESSIONS.c.name, TURNS.c.role, TURNS.c.content, TURNS.c.at, TURNS.c.source, TURNS.c.checksum)
-        .join_from(TURNS, SESSIONS, SESSIONS.c.key == TURNS.c.session_key)
+        .join_from(TURNS, SESSIONS, (SESSIONS.c.key == TURNS.c.session_key) & (SESSIONS.c.user_key == TURNS.c.user_key))
         .join(USERS, USERS.c.key == TURNS.c.user_key)
         .where(USERS.c.digest == digest)
         .order_by(TURNS.c.position)

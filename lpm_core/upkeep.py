@@ -26,7 +26,7 @@ __all__ = ["ForgetReceipt", "Upkeep"]
 
 @dataclass(frozen=True)
 class ForgetReceipt:
-    """What a call to forget removed: turns, pages written from them, whole sessions.
+    """What a call to forget removed: turns, whole sessions, and pages, which are written again from what is left.
 
     vacuumed: whether the files were rewritten without it. If another process was in the way they are at the next call that
     forgets, or when the store is next opened.
@@ -61,7 +61,7 @@ class Upkeep(ABC):
     def forget(
         self, user_id: str, *, turn_ids: Sequence[str] | None = None, session_id: str | None = None, before: datetime | str | None = None
     ) -> ForgetReceipt:
-        """Delete turns, and rebuild the pages of their sessions as if the turns had never been said.
+        """Delete turns, and rebuild the user's pages as if the turns had never been said.
 
         Exactly one of: turn_ids; session_id; before, which is all that was said earlier than this moment (a time without a
         zone is UTC). Raises InvalidInputError, UnknownUserError for a user who was never seen.

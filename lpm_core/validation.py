@@ -10,7 +10,7 @@ from lpm_core.chat import Message
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Role, Source
 
-__all__ = ["MAX_ID", "MAX_MESSAGE", "check_age", "check_messages", "check_time", "check_user_id"]
+__all__ = ["MAX_ID", "MAX_MESSAGE", "check_age", "check_messages", "check_time", "check_user_id", "parse_age"]
 
 MAX_ID = 512
 """Characters of a user or session id."""
@@ -67,6 +67,17 @@ def check_age(value: timedelta) -> datetime:
         return datetime.now(UTC) - value
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
+
+
+def parse_age(value: str) -> timedelta:
+    """An age such as 30d, 12h, 90m or 10s."""
+    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    if not value[:-1].isdecimal() or value[-1:] not in units:
+        raise InvalidInputError(f"ttl={_shown(value)} is not an age such as 30d, 12h, 90m or 10s")
+    try:
+        return timedelta(**{units[value[-1]]: int(value[:-1])})
+    except OverflowError:
+        return timedelta.max
 
 
 def check_messages(messages: object, session_id: str) -> list[tuple[Role, str, Source]]:

@@ -100,6 +100,18 @@ def test_asking_for_more_than_there_is_gives_what_there_is(rag: ChromaRetrieval)
     assert len(rag.search("ann", "one", k=10**9)) == 2
 
 
+def test_get_gives_the_users_own_texts_of_these_ids_in_the_order_of_insertion(rag: ChromaRetrieval) -> None:
+    first, second, third = rag.add("ann", ["one", "two", "three"], metadatas=[{"n": 1}, {"n": 2}, {"n": 3}])
+    [other] = rag.add("bo", ["four"])
+
+    found = rag.get("ann", [third, first, first, other, "no such id"])
+
+    assert [(document.id, document.text, document.metadata["n"]) for document in found] == [(first, "one", 1), (third, "three", 3)]
+    assert rag.get("ann", []) == []
+    with pytest.raises(InvalidInputError, match="list"):
+        rag.get("ann", second)
+
+
 def test_get_all_keeps_the_order_of_insertion(rag: ChromaRetrieval) -> None:
     for number in range(0, 30, 3):
         rag.add("ann", [f"text {number + step}" for step in range(3)])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from store_kit import new, sql
 
 from lpm_core import LPM, ForgetReceipt, InvalidInputError, MemoryStore, UnknownUserError
+from lpm_core.store import NewTurn
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 WORDS = [
@@ -47,13 +49,9 @@ def engine(tiny_folder: Path) -> Iterator[LPM]:
         yield engine
 
 
-def tell(engine: LPM, history: list[tuple[str, str, datetime]]) -> list[str]:
-    return [engine.remember("ann", [{"role": role, "content": text}], session_id=session, at=at)[0] for session, role, text, at in speak(history)]
-
-
-def speak(history: list[tuple[str, str, datetime]]) -> Iterator[tuple[str, str, str, datetime]]:
-    for session, text, at in history:
-        yield session, "user" if len(text) % 3 else "assistant", text, at
+def said(history: list[tuple[str, str, datetime]]) -> list[NewTurn]:
+    roles: list[Literal["user", "assistant"]] = ["user" if len(text) % 3 else "assistant" for _, text, _ in history]
+    return [NewTurn(session, role, text, at, role) for role, (session, text, at) in zip(roles, history, strict=True)]
 
 
 def tensors(engine: LPM) -> list[torch.Tensor]:
@@ -72,14 +70,13 @@ def test_forgotten_equals_never_seen_bit_for_bit(engine: LPM, seed: int, turns: 
     ]
     cut = START + timedelta(hours=draw.randrange(48) - 0.5)
     with engine.on_store("sqlite://") as told, engine.on_store("sqlite://") as never:
-        ids = tell(told, history)
+        ids = [told.remember("ann", {"role": turn.role, "content": turn.content}, session_id=turn.session_id, at=turn.at)[0] for turn in said(history)]
         named = set(draw.sample(ids, draw.randrange(turns + 1)))
         goes: dict[str, Callable[[int], bool]] = {
             "turn_ids": lambda number: ids[number] in named,
             "session_id": lambda number: history[number][0] == "s0",
         }
         gone = [number for number in range(turns) if goes.get(way, lambda number: history[number][2] < cut)(number)]
-        told.recall("ann", "Rome")
 
         if way == "expire":
             receipts = told.expire("ann", ttl=datetime.now(UTC) - cut)
@@ -87,12 +84,26 @@ def test_forgotten_equals_never_seen_bit_for_bit(engine: LPM, seed: int, turns: 
         else:
             receipt = told.forget("ann", **{way: {"turn_ids": list(named), "session_id": "s0", "before": cut}[way]})
             assert receipt.turns == len(gone)
-        tell(never, [turn for number, turn in enumerate(history) if number not in gone])
+        never.store.append_turns("ann", said([turn for number, turn in enumerate(history) if number not in gone]))
 
         left, right = tensors(told), tensors(never)
         assert len(left) == len(right)
         assert all(torch.equal(mine, other) for mine, other in zip(left, right, strict=True))
         assert [turn.content for turn in told.turns("ann")] == [turn.content for turn in never.turns("ann")]
+
+
+def test_refined_pages_of_other_sessions_keep_nothing_of_forgotten_turns(tiny: LPM) -> None:
+    with tiny.on_store("sqlite://") as told, tiny.on_store("sqlite://") as never:
+        gone = told.remember("ann", "My secret is safe.", session_id="s1")
+        for engine in (told, never):
+            engine.remember("ann", "I live in Oslo.", session_id="s2")
+        names = {"backbone": told.backbone.fingerprint, "weights": told.weights.fingerprint}
+        refined = [replace(page, slots=page.slots + 1) for page in told.store.pages("ann", **names) if page.session_id == "s2"]
+        assert told.store.replace_pages("ann", "s2", refined, from_index=0, version=2, **names)
+
+        told.forget("ann", turn_ids=gone)
+
+        assert all(torch.equal(mine, other) for mine, other in zip(tensors(told), tensors(never), strict=True))
 
 
 def on_disk(path: Path) -> bytes:

@@ -66,14 +66,16 @@ def test_pages_of_a_history_that_moved_on_are_refused(store: MemoryStore) -> Non
     assert store.pages("ann", **PRINTS) == []
 
 
-def test_deleting_turns_deletes_every_page_of_their_sessions(store: MemoryStore) -> None:
+def test_deleting_turns_deletes_every_page_of_their_user(store: MemoryStore) -> None:
     one, two, three, other = store.append_turns("ann", [new("1"), new("2"), new("3"), new("4", "s2")])
     store.replace_pages("ann", "s1", [page([one, two], 0), page([three], 1)], from_index=0, version=1, **PRINTS)
     store.replace_pages("ann", "s2", [page([other])], from_index=0, version=1, **PRINTS)
+    store.replace_pages("bob", "s1", [page(store.append_turns("bob", [new("b")]))], from_index=0, version=1, **PRINTS)
 
-    assert store.delete_turns("ann", [three.id, three.id]) == ((three.id,), 2, 0)
+    assert store.delete_turns("ann", [three.id, three.id]) == ((three.id,), 3, 0)
     assert store.turns("ann") == [one, two, other]
-    assert same(store.pages("ann", **PRINTS), [page([other])])
+    assert store.pages("ann", **PRINTS) == []
+    assert len(store.pages("bob", **PRINTS)) == 1
 
 
 @pytest.mark.parametrize("change", MISFITS)

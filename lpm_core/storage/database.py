@@ -127,6 +127,8 @@ class Database:
                 raise self.corrupt(str(error)) from None
             except (SQLAlchemyError, sqlite3.Error) as error:
                 raise self._failure(error) from None
+            except UnicodeDecodeError:  # SQLite quotes a damaged schema in its messages, which the driver cannot decode
+                raise self.corrupt("its schema is not text") from None
 
     def insert(self, table: TableClause) -> sqlite.Insert | postgresql.Insert:
         """An INSERT of this database's dialect, which can say what to do about a row that is there already."""

@@ -22,7 +22,7 @@ questions about what a person said, and little else. Apache-2.0.
 ## Data
 
 - Synthetic people (`lpm_core/training/`): {facts} kinds of facts, {says} ways to tell and {asks} ways to ask for them, several sessions, small talk in between.
-  Values are known words, invented words that no tokenizer knows, numbers and dates. Every split has its own users, wordings and values.
+  Values are known words, invented words that no tokenizer knows, numbers and dates; {tools} tools that need a remembered fact. Every split has its own users, wordings and values.
 {dialogues}
 - No benchmark data of any kind.
 
@@ -33,9 +33,9 @@ questions about what a person said, and little else. Apache-2.0.
 | backbone | {b[steps]} | about {b[batch_tokens]} tokens | {b[learning_rate]} | {b[layers]} layers, width {b[hidden_size]}, window {b[window]} tokens; answers weigh 1, other tokens {b[context_weight]}; contexts grow from 1 to {b[max_facts]} facts |
 | memory | {m[steps]} | {m[users]} users, {m[questions]} questions each | {m[learning_rate]} | H = {m[heads]} soft tokens; cross-entropy of the answer through the frozen backbone, and of the attention on the turn that holds it |
 
-AdamW (0.9, 0.95), warm-up, cosine, gradient norm at most 1, bfloat16 autocast, seed {b[seed]}. Python {e[python]}, torch {e[torch]}, transformers {e[transformers]}, {e[machine]}, {e[threads]} threads.
+Muon for the matrices of the backbone's layers, AdamW (0.9, 0.95) for all else, warm-up, cosine, gradient norm at most 1, bfloat16 autocast, seed {b[seed]}. Python {e[python]}, torch {e[torch]}, transformers {e[transformers]}, {e[machine]}, {e[threads]} threads.
 `training.json` beside this file holds every setting and the SHA-256 of each dialogue file.
-
+{history}
 ## Measured on held-out people (other users, wordings and values), {people} people of {told} facts
 
 | answers from | known words | invented values, numbers, dates | never told: says so |
@@ -47,18 +47,19 @@ Share of answers whose every token is the likeliest one. `lpm bench probes` comp
 
 ## Limits
 
-- It knows English of the kind above and no world. It cannot reason, translate, write code or call tools; on real conversations it mostly guesses.
+- It knows English of the kind above and no world. It cannot reason, translate or write code, and calls only tools like those it was trained on; on real conversations it mostly guesses.
 - It answers from one remembered turn at a time. Dates are not resolved, and of two contradicting statements either may win.
 - Slots hold personal data: treat them as plain text.
 """
 
 
-def model_card(record: Mapping[str, Any], counts: Mapping[str, int]) -> str:
-    """The card: settings and figures from training.json, and how many facts and wordings the corpus has."""
+def model_card(record: Mapping[str, Any], counts: Mapping[str, int], history: str = "") -> str:
+    """The card: settings and figures from training.json, how much the corpus has, and how the weights came about if not in one run."""
     files = record["dialogues"]
     lines = [f"- Human dialogue as language-model text and small talk: {_CREDITS.get(name, name)}, sha256 `{digest}`." for name, digest in files.items()]
     return _CARD.format(
         dialogues="\n".join(lines) or "- No human dialogue was mixed in.",
+        history=f"\n{history.strip()}\n" if history else "",
         b=record["recipes"]["backbone"],
         m=record["recipes"]["memory"],
         e=record["environment"],

@@ -89,5 +89,6 @@ def _describe(output: Path, work: Path, dialogues: Sequence[Path]) -> None:
         "environment": environment(),
     }
     (output / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    corpus = corpus_counts()
-    (output / "MODEL_CARD.md").write_text(model_card(record, corpus), "utf-8")
+    notes = work / "history.md"  # written by hand where training did not go in one run
+    history = notes.read_text("utf-8") if notes.exists() else ""
+    (output / "MODEL_CARD.md").write_text(model_card(record, corpus_counts(), history), "utf-8")

@@ -34,8 +34,8 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
-    steps: int = 900
-    users: int = 16
+    steps: int = 600
+    users: int = 10
     questions: int = 6
     rows: int = 32
     max_facts: int = 10
@@ -49,7 +49,7 @@ class MemoryRecipe:
     system_share: float = 0.2
     tool_share: float = 0.06
     empty_share: float = 0.03
-    checkpoint_every: int = 100
+    checkpoint_every: int = 50
     probe_people: int = 32
     seed: int = 0
 
@@ -187,7 +187,7 @@ def train_memory(
     weights.to(backbone.device)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    if state["step"]:
+    if moments.exists():
         load_optimizers([optimizer], moments)
     report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {recipe.steps}")
     probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))

@@ -120,11 +120,16 @@ class _Full(Arm):
 class _LPM(Arm):
     """Soft tokens from slots written in one pass. Its provenance, the turns behind the slots it attends to, is its retrieval."""
 
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int) -> None:
+        super().__init__(engine, folder, max_new_tokens)
+        self._keys: dict[str, str] = {}  # of turns, by their ids in the store
+
     def write(self, case: Case) -> None:
-        if case.user_id in self.engine.users():
-            return  # another arm of this run wrote them
-        for (session_id, at), group in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
-            self.engine.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in group], session_id=session_id, at=at)
+        if case.user_id not in self.engine.users():  # else another arm of this run wrote them
+            for (session_id, at), group in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
+                self.engine.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in group], session_id=session_id, at=at)
+        stored = self.engine.turns(case.user_id)  # in the order of the case's
+        self._keys |= {kept.id: turn.key for turn, kept in zip(case.turns, stored, strict=True)}
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         return self._read(case, [{"role": "user", "content": question.text}], room)
@@ -133,9 +138,7 @@ class _LPM(Arm):
         embeds, recall = self.engine.prompt(case.user_id, messages, room=room)
         if recall is None:
             return Prompt(embeds)
-        pointed = {item.turn.id for item in recall.evidence}
-        stored = self.engine.turns(case.user_id)  # in the order of the case's
-        return Prompt(embeds, len(recall.soft_prompt), tuple(turn.key for turn, kept in zip(case.turns, stored, strict=True) if kept.id in pointed))
+        return Prompt(embeds, len(recall.soft_prompt), tuple(self._keys[item.turn.id] for item in recall.evidence))
 
 
 class _Shuffled(_LPM):

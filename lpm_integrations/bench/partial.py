@@ -48,12 +48,6 @@ class Partial:
         self._rows[row["arm"], row["id"]] = row
         self._write(row)
 
-    def remove(self) -> None:
-        """Delete the file: the run is whole, and its document written."""
-        self.close()
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
