@@ -22,6 +22,7 @@ from lpm_core.exceptions import (
 from lpm_core.settings import LPMConfig, LPMSettings
 
 if TYPE_CHECKING:
+    from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport
     from lpm_core.engine import LPM, AnswerStream, ForgetReceipt
     from lpm_core.explain import Explanation
     from lpm_core.memory import Answer, Evidence, Page, Recall, ToolCall, Turn, Usage, UserMemory
@@ -31,6 +32,8 @@ __all__ = [
     "LPM",
     "Answer",
     "AnswerStream",
+    "ConsolidationRecipe",
+    "ConsolidationReport",
     "DatasetError",
     "EngineClosedError",
     "Evidence",
@@ -58,9 +61,14 @@ __all__ = [
     "UserMemory",
 ]
 
-_LAZY = {"LPM": "engine", "AnswerStream": "engine", "ForgetReceipt": "engine", "Explanation": "explain", "MemoryStore": "store"} | dict.fromkeys(
-    ("Answer", "Evidence", "Page", "Recall", "ToolCall", "Turn", "Usage", "UserMemory"), "memory"
-)
+_HOMES = {
+    "engine": ("LPM", "AnswerStream", "ForgetReceipt"),
+    "consolidation": ("ConsolidationRecipe", "ConsolidationReport"),
+    "explain": ("Explanation",),
+    "memory": ("Answer", "Evidence", "Page", "Recall", "ToolCall", "Turn", "Usage", "UserMemory"),
+    "store": ("MemoryStore",),
+}
+_LAZY = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

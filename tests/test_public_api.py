@@ -9,16 +9,24 @@ import lpm_core
 import lpm_integrations.bench.metrics
 import lpm_integrations.chroma
 import lpm_integrations.langchain
+import lpm_integrations.llama_index
+import lpm_integrations.mem0
 
 
 def test_public_names() -> None:
     assert set(lpm_core.__all__) == {
-        "LPM", "Answer", "DatasetError", "EngineClosedError", "Evidence", "ForgetReceipt", "InvalidInputError", "LPMConfig", "LPMError", "LPMSettings",
-        "MemoryStore", "MemoryWeightsError", "MissingDependencyError", "ModelError", "ModelNotFoundError", "Page", "Recall", "StoreCorruptError", "StoreError",
-        "StoreUnavailableError", "StoreVersionError", "Turn", "UnknownUserError", "Usage", "UserMemory",
+        "LPM", "Answer", "AnswerStream", "ConsolidationRecipe", "ConsolidationReport", "DatasetError", "EngineClosedError", "Evidence", "Explanation",
+        "ForgetReceipt", "InvalidInputError", "LPMConfig", "LPMError", "LPMSettings", "MemoryStore", "MemoryWeightsError", "MissingDependencyError",
+        "ModelError", "ModelNotFoundError", "Page", "Recall", "StoreCorruptError", "StoreError", "StoreUnavailableError", "StoreVersionError", "ToolCall",
+        "Turn", "UnknownUserError", "Usage", "UserMemory",
     }  # fmt: skip
     assert all(getattr(lpm_core, name) is not None for name in lpm_core.__all__)
-    assert set(lpm_integrations.langchain.__all__) == {"ChatLPM", "LPMChatMessageHistory", "LPMMemory", "RAGMemory"}
+    assert set(lpm_integrations.langchain.__all__) == {
+        "ChatLPM", "LPMChatMessageHistory", "LPMMemory", "LPMMiddleware", "LPMRetriever", "RAGMemory", "RAGMiddleware",
+    }  # fmt: skip
+    assert all(getattr(lpm_integrations.langchain, name) is not None for name in lpm_integrations.langchain.__all__)
+    assert set(lpm_integrations.llama_index.__all__) == {"EveryTurnMemory", "LPMLLM", "LPMMemory", "LPMMemoryBlock", "RAGMemory"}
+    assert set(lpm_integrations.mem0.__all__) == {"AsyncMemory", "Memory"}
     assert set(lpm_integrations.chroma.__all__) == {"ChromaRetrieval", "Document", "Embedding", "Hit", "MiniLMEmbedding"}
     assert set(lpm_integrations.bench.metrics.__all__) == {"locomo_f1", "mem0_bleu1", "mem0_f1", "retrieval_recall"}
 
