@@ -272,6 +272,27 @@ def own(
 
 
 @app.command()
+def wrappers(
+    turns: Annotated[int, typer.Option(help="Turns of a conversation, in each toolkit.")] = 50, out: Out = None, model: Model = None, memory: Memory = None
+) -> None:
+    """What the LangChain and LlamaIndex wrappers cost a turn, beside the engine's own calls."""
+    from rich.table import Table
+
+    from lpm_core.training.embedded import environment
+    from lpm_integrations.bench.files import write_json
+    from lpm_integrations.bench.overhead import measure_wrappers
+
+    with _engine(model, memory) as engine:
+        figures = measure_wrappers(engine, turns)
+    shown = Table("toolkit", "turn p50 ms", "of it wrapper p50 ms", "wrapper p95 ms")
+    for name, row in figures.items():
+        shown.add_row(name, *(f"{row[key]:.2f}" for key in ("turn_ms_p50", "wrapper_ms_p50", "wrapper_ms_p95")))
+    Console().print(shown)
+    if out:
+        write_json({"benchmark": "wrappers", "config": {"turns": turns}, "toolkits": figures, "environment": environment()}, out)
+
+
+@app.command()
 def mem0(
     data: Annotated[Path, typer.Option(help="locomo10.json, or a file of the same format.")],
     output: Annotated[Path, typer.Option(help="Folder for results.json, scores.json and summary.json. The same command again goes on there.")],
