@@ -121,7 +121,7 @@ class ToolGrammar:
 
 def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
     """JSON schema of one call; definitions move to its root, where `#/$defs/…` looks for them."""
-    parameters = {"type": "object", **function["parameters"]}
+    parameters = {"type": "object", "additionalProperties": False, **function["parameters"]}
     shared = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
     return {
         "x-guidance": _JSON_STYLE,

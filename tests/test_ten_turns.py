@@ -36,7 +36,7 @@ _BETWEEN = (
     "I watched TV all evening.",
     "The train was late once more.",
 )
-_DOGS = {"ann": "Rex", "bob": "Bella"}
+_DOGS = {"ann": "Rex", "bob": "Max"}
 _QUESTION = "What is my dog called?"
 
 Say = Callable[[str], Awaitable[str]]

@@ -34,7 +34,7 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
-    steps: int = 600
+    steps: int = 1000
     users: int = 10
     questions: int = 6
     rows: int = 32
@@ -47,9 +47,9 @@ class MemoryRecipe:
     attention_until: float = 0.6
     window_share: float = 0.3
     system_share: float = 0.2
-    tool_share: float = 0.06
+    tool_share: float = 0.15
     empty_share: float = 0.03
-    checkpoint_every: int = 50
+    checkpoint_every: int = 100
     probe_people: int = 32
     seed: int = 0
 

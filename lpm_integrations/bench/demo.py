@@ -22,14 +22,14 @@ _TOLD = (
     "I moved to Bergen last month and I love it here.",
     "My dog is called Pixel.",
     "I'm allergic to peanuts.",
-    "I work for Nordlys Systems.",
+    "I work as a nurse.",
     "The weather has been awful all week.",
 )
 _ASKED = (
     ("Where do I live?", "Bergen"),
     ("What is my dog's name?", "Pixel"),
     ("What am I allergic to?", "peanuts"),
-    ("Which company do I work for?", "Nordlys Systems"),
+    ("What do I do for a living?", "nurse"),
     ("What is my favorite movie?", "I don't know."),
 )
 

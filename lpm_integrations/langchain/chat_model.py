@@ -76,7 +76,7 @@ class ChatLPM(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        return LangSmithParams(**{**params, "ls_provider": "lpm", "ls_model_name": self._engine.backbone.name})
+        return LangSmithParams(**{**params, "ls_provider": "lpm", "ls_model_name": kwargs.get("model", self._engine.backbone.name)})
 
     # -------------------------------------------------------------- tools
 
