@@ -42,6 +42,18 @@ class ChatFormat:
         self._fixed: dict[str, list[int]] = {}
         markup = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self._markup = re.compile("|".join(f"(?<={re.escape(token[0])}){re.escape(token[1:])}" for token in markup if len(token) > 1)) if markup else None
+        self._spaced = self._puts_a_space()
+
+    def _puts_a_space(self) -> bool:
+        """Whether the template puts a space before a message's content, so that its first word is spelled as within a sentence."""
+        if not self.tokenizer.chat_template:
+            return False
+        example = str(self.tokenizer.apply_chat_template([{"role": "user", "content": _HOLE}], tokenize=False))
+        return example.partition(_HOLE)[0].endswith(" ")
+
+    def content(self, text: str) -> list[int]:
+        """Token ids of a message's content, as the template would have them."""
+        return self.text(f" {text}" if self._spaced and text else text)
 
     def text(self, text: str) -> list[int]:
         """Token ids of plain text. A token of the markup in it (`<|im_end|>`, …) is spelled out, not obeyed."""
@@ -90,8 +102,13 @@ class ChatFormat:
             enable_thinking=enable_thinking,
         )
         ids: list[int] = []
-        for position, piece in enumerate(_HOLES.split(str(rendered))):
-            ids += self.text(texts[int(piece)]) if position % 2 else self.markup(piece)
+        pieces = _HOLES.split(str(rendered))
+        for position in range(0, len(pieces), 2):
+            piece = pieces[position]
+            spaced = piece.endswith(" ") and position + 1 < len(pieces)  # the space is part of the first word
+            ids += self.markup(piece[:-1] if spaced else piece)
+            if position + 1 < len(pieces):
+                ids += self.text(" " * spaced + texts[int(pieces[position + 1])])
         return ids
 
     def _harmless(self, value: Any, hole: Callable[[str], str]) -> Any:

@@ -116,7 +116,6 @@ def consolidate(
 
     from lpm_core.consolidation import ConsolidationRecipe
     from lpm_core.engine import LPM
-    from lpm_core.exceptions import InvalidInputError
 
     if (user is None) == (not everybody):
         raise InvalidInputError("name one user, or pass --all")
@@ -282,7 +281,8 @@ def train_memory(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     dtype: str = "float32",
     heads: Annotated[int, typer.Option(help="H, soft tokens per question.")] = 64,
-    steps: int = 2400,
+    steps: Annotated[int, typer.Option(help="Steps through the backbone, after those of the attention alone.")] = 2400,
+    retrieval_steps: Annotated[int, typer.Option(help="Steps of the attention alone.")] = 400,
     users_per_step: int = 24,
     seed: int = 0,
 ) -> None:
@@ -297,7 +297,8 @@ def train_memory(
     loaded = Backbone.load(backbone, device=pick_device(device), dtype=dtype)
     output.mkdir(parents=True, exist_ok=True)
     report = Report()
-    run(MemoryRecipe(heads=heads, steps=steps, users=users_per_step, seed=seed), loaded, read_dialogues(dialogues or []), output, report)
+    recipe = MemoryRecipe(heads=heads, steps=steps, retrieval_steps=retrieval_steps, users=users_per_step, seed=seed)
+    run(recipe, loaded, read_dialogues(dialogues or []), output, report)
     report.say(f"memory weights are in {output / 'memory'}")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpm_core.backbone import Backbone
+from lpm_core.chat import ChatFormat
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.memory import Page, Turn, UserMemory
 
@@ -79,7 +80,7 @@ class Study:
 def self_study(turns: Sequence[Turn], backbone: Backbone, recipe: ConsolidationRecipe, rng: random.Random) -> list[Study]:
     """Questions about a session's turns as the user might ask them, with the backbone's answers in context."""
     chat = backbone.chat
-    rows = [chat.turn(turn.role, chat.text(turn.content))[0] for turn in turns]
+    rows = [chat.turn(turn.role, chat.content(turn.content))[0] for turn in turns]
     studies: dict[tuple[int, ...], Study] = {}
     for number, turn in enumerate(turns):
         if turn.role != "user":
@@ -103,6 +104,11 @@ def _context(rows: Sequence[Sequence[int]], number: int) -> list[int]:
             used += len(rows[last])
             last += 1
     return [token for row in rows[first:last] for token in row][-2 * _CONTEXT :]
+
+
+def _prompt(chat: ChatFormat, question: Sequence[int]) -> list[int]:
+    """A question, ready for the answer."""
+    return [*chat.turn("user", question)[0], *chat.markup("<|im_start|>assistant\n")]
 
 
 def _sample(backbone: Backbone, prompt: Sequence[int], recipe: ConsolidationRecipe, rng: random.Random) -> list[list[int]]:
@@ -136,7 +142,7 @@ def _answers(backbone: Backbone, context: Sequence[int], asked: Sequence[Sequenc
     output = backbone.model(input_ids=torch.tensor([list(context)], device=device), use_cache=True, logits_to_keep=1)
     for question in asked:
         cache = copy.deepcopy(output.past_key_values)
-        prompt = [*chat.turn("user", question)[0], *chat.markup("<|im_start|>assistant\n")]
+        prompt = _prompt(chat, question)
         ids, top, logs = torch.tensor([prompt], device=device), [], []
         answer: list[int] = []
         for _ in range(recipe.answer_tokens):
@@ -236,7 +242,7 @@ class _Network:
         """Logits at the answers' positions, one answer after the other: [sum of A, V]."""
         backbone, chat = self.backbone, self.backbone.chat
         soft, _ = self.weights.projection(queries, slots, mask)
-        prompts = [[*chat.turn("user", study.question)[0], *chat.markup("<|im_start|>assistant\n")] for study in studies]
+        prompts = [_prompt(chat, study.question) for study in studies]
         rows = [[*prompt, *study.answer] for prompt, study in zip(prompts, studies, strict=True)]
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=backbone.device)

@@ -190,10 +190,7 @@ class LPM(Upkeep):
     def _rebuild(self, user_id: str, version: int) -> UserMemory | None:
         """Write the pages that the log calls for and the store does not have. None if the log changed meanwhile."""
         names = {"backbone": self.backbone.fingerprint, "weights": self.weights.fingerprint}
-        sessions: dict[str, list[Turn]] = {}
-        for turn in self.store.turns(user_id):
-            if turn.source in _WRITTEN:
-                sessions.setdefault(turn.session_id, []).append(turn)
+        sessions = self._written(user_id)
         stored: dict[str, list[Page]] = {}
         for page in self.store.pages(user_id, **names):
             stored.setdefault(page.session_id, []).append(page)
@@ -212,6 +209,14 @@ class LPM(Upkeep):
                 have = [*have[:kept], *fresh]
             pages += have
         return UserMemory(user_id, version, tuple(pages))
+
+    def _written(self, user_id: str) -> dict[str, list[Turn]]:
+        """The turns that slots are written from, by session."""
+        sessions: dict[str, list[Turn]] = {}
+        for turn in self.store.turns(user_id):
+            if turn.source in _WRITTEN:
+                sessions.setdefault(turn.session_id, []).append(turn)
+        return sessions
 
     @torch.inference_mode()
     def _page(self, session_id: str, index: int, chunk: Chunk, turns: Sequence[Turn]) -> Page:
@@ -239,7 +244,7 @@ class LPM(Upkeep):
     def _recall(self, user_id: str, query: str, k: int = 5, floor: float = 0.02) -> Recall:
         _, slots = self._memory(user_id)
         device = self.backbone.device
-        ids = self.backbone.chat.text(query)[-self.weights.config.query_tokens :]
+        ids = self.backbone.chat.content(query)[-self.weights.config.query_tokens :]
         states = self.backbone.states(torch.tensor([ids], device=device)).float()
         encoded = self.weights.projection.encode(states, torch.ones(1, len(ids), dtype=torch.bool, device=device))
         soft, log_attention = self.weights.projection(encoded, slots.values[None].to(device))
@@ -303,7 +308,7 @@ class LPM(Upkeep):
             if oldest is None:
                 return kept if len(kept) < len(messages) else []
             gone = kept.pop(oldest)
-            excess -= len(self.backbone.chat.turn(gone["role"], self.backbone.chat.text(str(gone.get("content") or "")))[0])
+            excess -= len(self.backbone.chat.turn(gone["role"], self.backbone.chat.content(str(gone.get("content") or "")))[0])
         return kept
 
     def ask(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
@@ -403,12 +408,8 @@ class LPM(Upkeep):
         for user in user_ids:
             self._known(user)
             memories.append(self._memory(user)[0])
-            sessions: dict[str, list[Turn]] = {}
-            for turn in self.store.turns(user):
-                if turn.source in _WRITTEN:
-                    sessions.setdefault(turn.session_id, []).append(turn)
             rng = random.Random(f"{recipe.seed}/{user}")
-            studies.append([study for turns in sessions.values() for study in self_study(turns, self.backbone, recipe, rng)])
+            studies.append([study for turns in self._written(user).values() for study in self_study(turns, self.backbone, recipe, rng)])
         results = distill(memories, studies, self.weights, self.backbone, recipe, on_step)
         seconds = (time.perf_counter() - begin) / max(1, len(user_ids))
         return [replace(report, promoted=report.promoted and self._promote(memory), seconds=seconds) for memory, report in results]

@@ -3,6 +3,8 @@
     P~_h = softmax(W_Qh e(x) (W_Kh M_uh)^T / sqrt(d_k)) W_Vh M_uh
     P_h  = LN_h(P~_h + MLP(P~_h))
 
+With `LPMConfig.agree` the softmax is that of the heads' mean score, the same for all: head h of a segment's slots holds
+its h-th word, so heads that look at different segments mix up their words.
 Shared by all users of a backbone; the slots M_u are all that belongs to one of them.
 """
 
@@ -53,6 +55,7 @@ class SoftPromptProjection(nn.Module):
         self.w_q = nn.Parameter((torch.randn(config.query_size, key) / math.sqrt(config.query_size)).repeat(heads, 1, 1))
         self.w_k = nn.Parameter((torch.randn(slot, key) / math.sqrt(slot)).repeat(heads, 1, 1))
         self.w_v = nn.Parameter(torch.randn(heads, slot, width) / math.sqrt(slot))
+        self.sharpness = nn.Parameter(torch.tensor(4.0)) if config.agree else None
         self.empty_slot = nn.Parameter(torch.randn(heads, 1, slot) * 0.02)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.gain = nn.Parameter(torch.ones(heads, width))
@@ -61,23 +64,41 @@ class SoftPromptProjection(nn.Module):
         nn.init.zeros_(self.mlp[2].bias)  # type: ignore[arg-type]
 
     def forward(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One vector per message and the slots it may read.
+        """Messages of B users and the slots that each may read.
 
-        query: e(x) [B, query_size]; slots: [B, H, N, d_mem]; mask: [B, N], true where a slot exists (None: all do).
-        Returns soft tokens [B, H, d] and log attention [B, H, 1 + N], the shared empty slot first.
+        query: e(x) [B, query_size], or [B, Q, query_size] for Q messages of each user; slots: [B, H, N, d_mem];
+        mask: [B, N] or [B, Q, N], true where a slot may be read (None: all may).
+        Returns soft tokens [B, H, d] and log attention [B, H, 1 + N], the shared empty slot first; with Q messages
+        [B, Q, H, d] and [B, Q, H, 1 + N].
         """
-        batch = slots.shape[0]
-        slots = torch.cat([self.empty_slot.expand(batch, -1, -1, -1), slots], dim=2)  # [B, H, 1+N, d_mem]
-        q = torch.einsum("be,hek->bhk", query, self.w_q)
-        keys = torch.einsum("bhnm,hmk->bhnk", slots, self.w_k)
-        scores = torch.einsum("bhk,bhnk->bhn", q, keys).float() / math.sqrt(self.config.key_size)
-        if mask is not None:
-            scores = scores.masked_fill(~F.pad(mask, (1, 0), value=True)[:, None], float("-inf"))
-        log_attention = scores.log_softmax(-1)
-        read = torch.einsum("bhn,bhnm->bhm", log_attention.exp().to(slots.dtype), slots)  # values are linear: mix slots, then W_V
-        mixed = torch.einsum("bhm,hmd->bhd", read, self.w_v)
+        if query.dim() == 2:
+            soft, log_attention = self(query[:, None], slots, mask)
+            return soft[:, 0], log_attention[:, 0]
+        slots = self._with_empty(slots)
+        log_attention = self._attend(query, slots, mask)
+        read = log_attention.exp().to(slots.dtype) @ slots  # values are linear: mix slots, then W_V
+        mixed = torch.einsum("bhqm,hmd->bqhd", read, self.w_v)
         mixed = F.layer_norm(mixed + self.mlp(mixed), (mixed.shape[-1],))
-        return mixed * self.gain + self.bias, log_attention
+        return mixed * self.gain + self.bias, log_attention.transpose(1, 2)
+
+    def attention(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Log attention [B, Q, H, 1 + N] alone, of messages [B, Q, query_size]."""
+        return self._attend(query, self._with_empty(slots), mask).transpose(1, 2)
+
+    def _with_empty(self, slots: Tensor) -> Tensor:
+        return torch.cat([self.empty_slot.expand(slots.shape[0], -1, -1, -1), slots], dim=2)  # [B, H, 1+N, d_mem]
+
+    def _attend(self, query: Tensor, slots: Tensor, mask: Tensor | None) -> Tensor:
+        """Log attention [B, H, Q, 1 + N] over the empty slot and the user's."""
+        q = torch.einsum("bqe,hek->bhqk", query, self.w_q)
+        sought = torch.einsum("bhqk,hmk->bhqm", q, self.w_k)  # q (W_K M)^T = (q W_K^T) M^T, which needs no keys
+        scores = (sought @ slots.transpose(2, 3)).float() / math.sqrt(self.config.key_size)  # [B, H, Q, 1+N]
+        if self.sharpness is not None:
+            scores = (scores.mean(1, keepdim=True) * self.sharpness).expand_as(scores)
+        if mask is not None:
+            mask = mask if mask.dim() == 3 else mask[:, None]
+            scores = scores.masked_fill(~F.pad(mask, (1, 0), value=True)[:, None], float("-inf"))
+        return scores.log_softmax(-1)
 
     @torch.no_grad()
     def start_from(self, embeddings: Tensor) -> None:

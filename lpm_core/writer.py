@@ -67,7 +67,7 @@ def cut_chunks(turns: Sequence[tuple[str, str]], chat: ChatFormat, config: LPMCo
         owners.clear()
 
     for number, (role, content) in enumerate(turns):
-        encoded = chat.text(content)
+        encoded = chat.content(content)
         frame = len(chat.turn(role, ())[0])
         rest = _pieces(encoded, config.segment_tokens, chat)
         while rest:
@@ -144,10 +144,14 @@ class SlotWriter(nn.Module):
             x = layer(x, source, bias)
         copied = torch.einsum("shl,slm->shm", own.to(states.dtype), self.copy(states[..., : self.config.backbone_size]))
         slots: Tensor = copied + self.out(F.rms_norm(x, (x.shape[-1],)))
-        if self.address is not None:
-            address = self.address(states, inside)  # [S, address_size]
-            slots = slots + F.pad(address, (self.config.slot_size - self.config.address_size, 0))[:, None]
-        return slots.transpose(0, 1)
+        return slots.transpose(0, 1) + self.addresses(states, lengths)
+
+    def addresses(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """What every head's slot has in common, [1, S, d_mem]: zero but for the address, the last numbers of a slot."""
+        if self.address is None:
+            return states.new_zeros(1, states.shape[0], self.config.slot_size)
+        inside = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        return F.pad(self.address(states, inside), (self.config.slot_size - self.config.address_size, 0))[None]
 
     @torch.no_grad()
     def start_from(self, embeddings: Tensor) -> None:

@@ -11,6 +11,7 @@ from conftest import make_tiny
 
 from lpm_core import InvalidInputError, ModelError, ModelNotFoundError
 from lpm_core.backbone import Backbone
+from lpm_core.chat import ChatFormat
 
 _CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello there."}]
 
@@ -27,9 +28,28 @@ def test_markup_in_content_never_acts_as_markup(tiny_backbone: Backbone) -> None
 
 
 def test_rendering_equals_the_template_for_harmless_content(tiny_backbone: Backbone) -> None:
-    expected = tiny_backbone.chat.markup("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello there.<|im_end|>\n<|im_start|>assistant\n")
+    text = tiny_backbone.chat.tokenizer.apply_chat_template(_CHAT, tokenize=False, add_generation_prompt=True)
 
-    assert tiny_backbone.chat.decode(tiny_backbone.chat.render(_CHAT)) == tiny_backbone.chat.decode(expected)
+    assert text == "<|im_start|>system\n Be kind.<|im_end|>\n<|im_start|>user\n Hello there.<|im_end|>\n<|im_start|>assistant\n"
+    assert tiny_backbone.chat.render(_CHAT) == tiny_backbone.chat.markup(str(text))
+
+
+def test_a_word_has_the_same_tokens_wherever_it_stands(tiny_backbone: Backbone) -> None:
+    said, answer = tiny_backbone.chat.content("I live in Samarkand"), tiny_backbone.chat.content("Samarkand")
+
+    assert said[-len(answer) :] == answer
+    assert tiny_backbone.chat.content("") == []
+
+
+def test_content_stays_as_it_is_where_the_template_puts_no_space(tiny_backbone: Backbone) -> None:
+    from copy import deepcopy
+
+    tokenizer = deepcopy(tiny_backbone.chat.tokenizer)
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("\\n '", "\\n'").replace("' ' + ", "")
+    chat = ChatFormat(tokenizer)
+
+    assert chat.content("Hello") == chat.text("Hello")
+    assert chat.render(_CHAT) == chat.markup("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello there.<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_greedy_generation_equals_that_of_transformers(tiny_backbone: Backbone) -> None:

@@ -15,9 +15,10 @@ from lpm_core.projection import SoftPromptProjection, principal_directions
 from lpm_core.settings import LPMConfig
 
 
-def _projection(heads: int, seed: int) -> SoftPromptProjection:
+def _projection(heads: int, seed: int, agree: bool = False) -> SoftPromptProjection:
     torch.manual_seed(seed)
-    projection = SoftPromptProjection(LPMConfig(backbone_size=12, heads=heads, slot_size=6, address_size=2, key_size=5, query_size=7, writer_size=8)).double()
+    config = LPMConfig(backbone_size=12, heads=heads, slot_size=6, address_size=2, key_size=5, query_size=7, writer_size=8, agree=agree)
+    projection = SoftPromptProjection(config).double()
     for parameter in projection.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return projection
@@ -25,13 +26,16 @@ def _projection(heads: int, seed: int) -> SoftPromptProjection:
 
 def _naive(projection: SoftPromptProjection, query: Tensor, slots: Tensor) -> Tensor:
     """The equations, one user, one head and one slot at a time."""
+    heads = range(projection.config.heads)
+    memory = [[projection.empty_slot[h, 0], *slots[h]] for h in heads]  # M_uh
+    asked = [query @ projection.w_q[h] for h in heads]  # W_Qh e(x)
+    scores = [torch.stack([asked[h] @ (slot @ projection.w_k[h]) / math.sqrt(projection.config.key_size) for slot in memory[h]]) for h in heads]
+    if projection.sharpness is not None:
+        scores = [projection.sharpness * torch.stack(scores).mean(0)] * len(heads)
     rows = []
-    for h in range(projection.config.heads):
-        memory = [projection.empty_slot[h, 0], *slots[h]]  # M_uh
-        asked = query @ projection.w_q[h]  # W_Qh e(x)
-        scores = torch.stack([asked @ (slot @ projection.w_k[h]) / math.sqrt(projection.config.key_size) for slot in memory])
-        weights = scores.exp() / scores.exp().sum()
-        mixed = sum((weight * (slot @ projection.w_v[h]) for weight, slot in zip(weights, memory, strict=True)), torch.zeros(12, dtype=torch.float64))
+    for h in heads:
+        weights = scores[h].exp() / scores[h].exp().sum()
+        mixed = sum((weight * (slot @ projection.w_v[h]) for weight, slot in zip(weights, memory[h], strict=True)), torch.zeros(12, dtype=torch.float64))
         mixed = mixed + projection.mlp(mixed)
         normal = (mixed - mixed.mean()) / (mixed.var(unbiased=False) + 1e-5).sqrt()
         rows.append(normal * projection.gain[h] + projection.bias[h])  # LN_h
@@ -39,17 +43,18 @@ def _naive(projection: SoftPromptProjection, query: Tensor, slots: Tensor) -> Te
 
 
 @settings(max_examples=20, deadline=None)
-@given(heads=st.integers(1, 4), count=st.integers(0, 5), seed=st.integers(0, 1000))
-def test_projection_equals_a_naive_loop_in_float64(heads: int, count: int, seed: int) -> None:
-    projection = _projection(heads, seed)
-    query, slots = torch.randn(2, 7, dtype=torch.float64), torch.randn(2, heads, count, 6, dtype=torch.float64)
+@given(heads=st.integers(1, 4), count=st.integers(0, 5), seed=st.integers(0, 1000), agree=st.booleans())
+def test_projection_equals_a_naive_loop_in_float64(heads: int, count: int, seed: int, agree: bool) -> None:
+    projection = _projection(heads, seed, agree)
+    query, slots = torch.randn(2, 3, 7, dtype=torch.float64), torch.randn(2, heads, count, 6, dtype=torch.float64)
 
     soft, attention = projection(query, slots)
 
-    expected = torch.stack([_naive(projection, query[row], slots[row]) for row in range(2)])
+    expected = torch.stack([torch.stack([_naive(projection, query[row, column], slots[row]) for column in range(3)]) for row in range(2)])
     assert torch.allclose(soft, expected, atol=1e-5)  # attention is normalised in float32
-    assert attention.shape == (2, heads, 1 + count)
-    assert torch.allclose(attention.exp().sum(-1), torch.ones(2, heads), atol=1e-5)
+    assert torch.allclose(projection(query[:, 1], slots)[0], soft[:, 1])
+    assert attention.shape == (2, 3, heads, 1 + count)
+    assert torch.allclose(attention.exp().sum(-1), torch.ones(2, 3, heads), atol=1e-5)
 
 
 def test_masked_slots_change_nothing() -> None:

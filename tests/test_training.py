@@ -22,7 +22,9 @@ _BACKBONE = BackboneRecipe(
     vocab_size=400, hidden_size=32, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate_size=64, steps=4, batch_tokens=300, max_facts=2,
     tokenizer_people=20, checkpoint_every=2, probe_people=2,
 )  # fmt: skip
-_MEMORY = MemoryRecipe(heads=4, steps=4, users=2, questions=2, max_facts=2, checkpoint_every=2, probe_people=2)
+_MEMORY = MemoryRecipe(
+    heads=4, retrieval_steps=2, retrieval_users=2, retrieval_questions=2, steps=3, users=2, questions=2, max_facts=2, checkpoint_every=2, probe_people=2
+)
 _DIALOGUES = [[("user", "hello there friend"), ("assistant", "hi, how are you")]] * 3
 
 

@@ -48,9 +48,9 @@ class BackboneRecipe:
     intermediate_size: int = 768
     window: int = 1024
     rope_theta: float = 1e6
-    steps: int = 3300
+    steps: int = 2800
     batch_tokens: int = 6000
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     warmup: int = 100
     context_weight: float = 0.1
     context_share: float = 0.3
@@ -67,15 +67,13 @@ class BackboneRecipe:
 
 
 def _turn(chat: ChatFormat, role: str, content: str) -> list[int]:
-    return chat.turn(role, chat.text(content))[0]
+    return chat.turn(role, chat.content(content))[0]
 
 
 def answer_ids(question: Question, chat: ChatFormat) -> list[int]:
     """What the assistant says to a question, with the end of its turn: the answer, or a tool call in Qwen3's format."""
-    said = chat.text(question.answer)
-    if question.tool:
-        said = [*chat.markup("<tool_call>\n"), *said, *chat.markup("\n</tool_call>")]
-    return [*said, *chat.markup("<|im_end|>")]
+    call = [*chat.markup("<tool_call>\n"), *chat.text(question.answer), *chat.markup("\n</tool_call>")]
+    return [*(call if question.tool else chat.content(question.answer)), *chat.markup("<|im_end|>")]
 
 
 def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
@@ -96,9 +94,9 @@ def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight
         add(answer_ids(question, chat), 1.0)
         add(line_end, context_weight)
         if question.tool:
-            response = [*chat.markup("<tool_response>\n"), *chat.text(question.result), *chat.markup("\n</tool_response>")]
+            response = [*chat.markup("<tool_response>\n"), *chat.content(question.result), *chat.markup("\n</tool_response>")]
             add([*chat.markup("<|im_start|>user\n"), *response, *chat.markup("<|im_end|>\n"), *start], context_weight)
-            add([*chat.text(question.reply), *chat.markup("<|im_end|>")], 0.5)
+            add([*chat.content(question.reply), *chat.markup("<|im_end|>")], 0.5)
             add(line_end, context_weight)
     return ids, weights
 

@@ -31,7 +31,7 @@ questions about what a person said, and little else. Apache-2.0.
 | part | steps | batch | learning rate | notes |
 |---|---|---|---|---|
 | backbone | {b[steps]} | about {b[batch_tokens]} tokens | {b[learning_rate]} | {b[layers]} layers, width {b[hidden_size]}, window {b[window]} tokens; answers weigh 1, other tokens {b[context_weight]}; contexts grow from 1 to {b[max_facts]} facts |
-| memory | {m[steps]} | {m[users]} users, {m[questions]} questions each | {m[learning_rate]} | H = {m[heads]} soft tokens; cross-entropy of the answer through the frozen backbone, and of the attention on the turn that holds it |
+| memory | {m[steps]} | {m[users]} users, {m[questions]} questions each | {m[learning_rate]} | H = {m[heads]} soft tokens; before that {m[retrieval_steps]} steps of the attention alone; then cross-entropy of the answer through the frozen backbone, and in part of the attention on the turn that holds it |
 
 Muon for the matrices of the backbone's layers, AdamW (0.9, 0.95) for all else, warm-up, cosine, gradient norm at most 1, bfloat16 autocast, seed {b[seed]}. Python {e[python]}, torch {e[torch]}, transformers {e[transformers]}, {e[machine]}, {e[threads]} threads.
 `training.json` beside this file holds every setting and the SHA-256 of each dialogue file.

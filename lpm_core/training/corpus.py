@@ -68,6 +68,7 @@ _HOURS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 _BUCKETS = 10  # invented values: bucket 0 is for test, 1 for validation, the rest for training
 _MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
+_FUNCTION_WORDS = frozenset({"the", "and", "with", "of", "in", "a", "for", "on", "to"})
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,16 @@ def _share(items: Sequence[Any], split: Split) -> Sequence[Any]:
     return items[cut:] if split == "test" else items[:cut]
 
 
+@cache
+def _real(pool: str, split: Split) -> Sequence[str]:
+    """Known values of a pool that one split may use: values.toml's last fifth for test, values_more.toml's last tenth for validation."""
+    row, more = _data("values.toml")[pool], _data("values_more.toml").get(pool, {}).get("real", [])
+    if split == "test" or not more:
+        return _share(row["real"], split)
+    cut = len(more) - len(more) // 10
+    return more[cut:] if split == "validation" else [*_share(row["real"], "train"), *more[:cut]]
+
+
 def _wordings(items: Sequence[str], split: Split) -> tuple[str, ...]:
     """All but the last three for training, the third from last for validation, the last two for test."""
     return tuple(items[-2:] if split == "test" else items[-3:-2] if split == "validation" else items[:-3])
@@ -194,6 +205,7 @@ class Corpus:
     tools: tuple[Tool, ...] = field(init=False, repr=False)
     _lexicon: list[str] = field(init=False, repr=False)
     _names: list[str] = field(init=False, repr=False)
+    _spans: list[str] = field(init=False, repr=False)
     _held_out: set[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -206,10 +218,18 @@ class Corpus:
             FactType(row["key"], row["pool"], wordings(row, "says"), wordings(row, "asks"), tuple(row["names"])) for row in _data("facts.toml")["fact"]
         )
         self.tools = tuple(_tool(row, self.split) for row in _data("tools.toml")["tool"])
-        held_out = {word.lower() for pool in _data("values.toml").values() for value in _share(pool["real"], "test") for word in value.split()}
+        held_values = [value for pool in _data("values.toml") for value in _real(pool, "test")]
+        held_values += [value for pool in _data("values_more.toml") for value in _real(pool, "validation")]
+        held_out = {word.lower() for value in held_values for word in value.split()} - _FUNCTION_WORDS
         counts: dict[str, int] = {}
+        self._spans, rng = [], random.Random("spans")
         for dialogue in self.dialogues[:: max(1, len(self.dialogues) // 8000)]:
             for _, text in dialogue:
+                spoken = re.findall(r"[A-Za-z][a-z]*(?:'[a-z]+)?", text)
+                start, length = rng.randrange(len(spoken) + 1), rng.choice((1, 2, 2, 3, 3, 4))
+                span = " ".join(spoken[start : start + length]).lower()
+                if len(span) > 3 and not held_out & set(span.split()):
+                    self._spans.append(span)
                 for word in re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]{3,10}", text):
                     counts[word] = counts.get(word, 0) + 1
         self._held_out = {text.lower() for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
@@ -237,17 +257,19 @@ class Corpus:
 
     def value(self, pool: str, rng: random.Random) -> tuple[str, bool]:
         """A value of a pool, and whether it is open-vocabulary (invented, not a known word)."""
-        row = _data("values.toml")[pool]
-        real = _share(row["real"], self.split)
+        real = _real(pool, self.split)
         draw = rng.random()
-        if real and draw < (0.5 if self.split == "test" else 0.35 if self.split == "validation" else 0.2):
+        if real and draw < (0.25 if self.split == "train" else 0.5):
             return rng.choice(real), False
-        if self._lexicon and real and self.split == "train" and draw < 0.5:
+        if self._lexicon and real and self.split == "train" and draw < 0.6:
             names = real[0][0].isupper()
+            if draw < 0.45:
+                span = rng.choice(self._spans)
+                return (" ".join(map(str.capitalize, span.split())) if names else span), True
             words = " ".join(rng.choice(self._names if names and self._names and rng.random() < 0.6 else self._lexicon) for _ in range(rng.choice((1, 1, 2))))
             return (words.title() if names else words), True
         while True:
-            pattern = rng.choice(row["invented"])
+            pattern = rng.choice(_data("values.toml")[pool]["invented"])
             value = self._fill(pattern, rng)
             if "{w" in pattern.lower() or _bucket(value) == self.split:
                 return value, True
@@ -376,7 +398,8 @@ class Corpus:
                 marks.extend([session] * len(exchange))
         kit = self._kit(rng, tools, [fact.key for fact in told])
         asked: list[Question] = []
-        for fact in rng.choices(told, k=questions) if questions > facts else rng.sample(told, questions):
+        rounds = [rng.sample(told, min(facts, questions - start)) for start in range(0, questions, facts)]  # each fact once before any again
+        for fact in (fact for row in rounds for fact in row):
             if kit and rng.random() < 0.4:
                 asked.append(self._request(rng.choice(kit), values, where, rng))
             elif rng.random() < unknown:

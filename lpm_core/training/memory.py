@@ -1,7 +1,8 @@
 """Training of the memory weights: SlotWriter and SoftPromptProjection, end to end through the frozen backbone.
 
-Users are written in one pass and asked about what they told; only the soft tokens stand between. The loss is the
-cross-entropy of the answer, and early on also that of the attention: it should rest on slots of the turn with the answer.
+Users are written in one pass and asked about what they told; only the soft tokens stand between. First the attention
+alone learns to rest on slots of the turn with the answer. Then the loss is the cross-entropy of the answer, and in part
+still that of the attention.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
+    agree: bool = True
+    retrieval_steps: int = 400
+    retrieval_users: int = 24
+    retrieval_questions: int = 12
+    retrieval_learning_rate: float = 1e-3
     steps: int = 1000
     users: int = 10
     questions: int = 6
@@ -79,37 +85,38 @@ def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
 
 
-def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone) -> tuple[Tensor, Tensor]:
-    """One-pass slots of several users: [B, H, N, d_mem], padded, and the mask [B, N]."""
+def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *, addresses: bool = False) -> tuple[Tensor, Tensor]:
+    """One-pass slots of several users: [B, H, N, d_mem], padded, and the mask [B, N]. `addresses`: nothing else in the slots, which costs far less."""
     chunks = [chunk for user in users for chunk in user.chunks]
     with torch.no_grad():
         states = backbone.states(_pad([chunk.ids for chunk in chunks]).to(backbone.device))
         segments, lengths = gather_segments(states, chunks)
-    slots = weights.writer(segments, lengths)
+    slots = weights.writer.addresses(segments, lengths) if addresses else weights.writer(segments, lengths)
     counts = [len(user.slot_turns) for user in users]
     most = max(counts)
     padded = torch.stack([F.pad(part, (0, 0, 0, most - part.shape[1])) for part in slots.split(counts, dim=1)])
-    return padded, torch.arange(most, device=slots.device) < torch.tensor(counts, device=slots.device)[:, None]
+    mask = torch.arange(most, device=slots.device) < torch.tensor(counts, device=slots.device)[:, None]
+    return padded.expand(-1, weights.config.heads, -1, -1), mask
 
 
-def read(
-    questions: Sequence[Question],
-    owners: Sequence[int],
-    slots: Tensor,
-    mask: Tensor,
-    weights: MemoryWeights,
-    backbone: Backbone,
-) -> tuple[Tensor, Tensor]:
-    """Soft tokens [Q, H, d] and log attention [Q, H, 1+N] for questions of the users `owners`."""
-    asked = [backbone.chat.text(question.text)[-weights.config.query_tokens :] for question in questions]
+def encode(questions: Sequence[Question], users: int, weights: MemoryWeights, backbone: Backbone) -> Tensor:
+    """e(x) of the users' questions, equally many of each: [users, questions of each, query_size]."""
+    asked = [backbone.chat.content(question.text)[-weights.config.query_tokens :] for question in questions]
     ids = _pad(asked).to(backbone.device)
     inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
     with torch.no_grad():
         states = backbone.states(ids)
-    query = weights.projection.encode(states, inside)
-    index = torch.tensor(owners, device=ids.device)
-    soft, attention = weights.projection(query, slots[index], mask[index])
-    return soft, attention
+    query: Tensor = weights.projection.encode(states, inside)
+    return query.view(users, -1, query.shape[-1])
+
+
+def read(questions: Sequence[Question], slots: Tensor, mask: Tensor, weights: MemoryWeights, backbone: Backbone) -> tuple[Tensor, Tensor]:
+    """Soft tokens [Q, H, d] and log attention [Q, H, 1+N] for questions of the B users in turn, equally many of each.
+
+    `mask` is [B, N], or [B, Q/B, N] where questions of one user may read different slots.
+    """
+    soft, attention = weights.projection(encode(questions, slots.shape[0], weights, backbone), slots, mask)
+    return soft.flatten(0, 1), attention.flatten(0, 1)
 
 
 def answer_loss(
@@ -159,7 +166,7 @@ def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Ba
         owners = [index for index, user in enumerate(users) for _ in user.person.questions]
         with torch.autocast(backbone.device.type, torch.bfloat16):
             slots, mask = write(users, weights, backbone)
-            soft, attention = read(questions, owners, slots, mask, weights, backbone)
+            soft, attention = read(questions, slots, mask, weights, backbone)
             _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [answer_ids(q, backbone.chat) for q in questions], backbone)
         for row, question in enumerate(questions):
             kind = "untold" if question.evidence is None else "open" if question.open_vocabulary else "known"
@@ -183,29 +190,37 @@ def train_memory(
     if state["step"]:
         weights = MemoryWeights.load(saved, backbone)
     elif weights is None:
-        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed)
+        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, agree=recipe.agree)
     weights.to(backbone.device)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     if moments.exists():
         load_optimizers([optimizer], moments)
-    report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {recipe.steps}")
+    total = recipe.retrieval_steps + recipe.steps
+    report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {total}")
     probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
-    for step in report.steps(state["step"], recipe.steps, "memory"):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
-        loss, attention, right = _step(recipe, corpus, weights, backbone, step)
-        progress = min(1.0, step / (recipe.attention_until * recipe.steps))
-        share = recipe.attention_floor + (recipe.attention_weight - recipe.attention_floor) * (1 - progress)
+    for number in report.steps(state["step"], total, "memory"):
+        step = number - recipe.retrieval_steps
         optimizer.zero_grad(set_to_none=True)
-        (loss + share * attention).backward()  # type: ignore[no-untyped-call]
+        if step < 0:  # first the attention alone
+            rate = recipe.retrieval_learning_rate * learning_rate(number, recipe.retrieval_steps, recipe.warmup)
+            attention = _retrieval_step(recipe, corpus, weights, backbone, number)
+            attention.backward()  # type: ignore[no-untyped-call]
+            report.value(attention=attention.item())
+        else:
+            rate = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
+            loss, attention, right = _step(recipe, corpus, weights, backbone, step)
+            share = recipe.attention_floor + (recipe.attention_weight - recipe.attention_floor) * max(0.0, 1 - step / (recipe.attention_until * recipe.steps))
+            (loss + share * attention).backward()  # type: ignore[no-untyped-call]
+            report.value(loss=loss.item(), attention=attention.item(), right=right)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         optimizer.step()
-        report.value(loss=loss.item(), attention=attention.item(), right=right)
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+        if (number + 1) % recipe.checkpoint_every == 0 or number + 1 == total:
             weights.save(saved, backbone, training=asdict(recipe))
             save_optimizers([optimizer], moments)
-            state_file.write_text(json.dumps({"step": step + 1, "recipe": asdict(recipe)}))
+            state_file.write_text(json.dumps({"step": number + 1, "recipe": asdict(recipe)}))
             figures = memory_recall(probes, weights, backbone)
             report.say("recall from memory, 8 facts, validation split: " + "  ".join(f"{kind} {value:.2f}" for kind, value in figures.items()))
     return weights
@@ -217,6 +232,22 @@ def _window(recipe: MemoryRecipe, corpus: Corpus, rng: random.Random) -> list[Me
     if rng.random() < recipe.window_share:
         window += corpus.talk(rng) * rng.choice((1, 1, 2))
     return window
+
+
+def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> Tensor:
+    """Loss of the attention on addresses alone, for many fresh users: nothing passes through the backbone's upper layers."""
+    rng = random.Random(f"retrieval/{recipe.seed}/{step}")
+    people = [
+        corpus.person(rng, rng.randint(2, recipe.max_facts + 2), talk=1.5 * rng.random(), questions=recipe.retrieval_questions)
+        for _ in range(recipe.retrieval_users)
+    ]
+    users = [_user(person, weights, backbone) for person in people]
+    questions = [question for user in users for question in user.person.questions]
+    owners = [index for index, user in enumerate(users) for _ in user.person.questions]
+    with torch.autocast(backbone.device.type, torch.bfloat16):
+        slots, mask = write(users, weights, backbone, addresses=True)
+        attention = weights.projection.attention(encode(questions, len(users), weights, backbone), slots, mask).flatten(0, 1)
+    return _attention_loss(attention, questions, users, owners)
 
 
 def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> tuple[Tensor, Tensor, float]:
@@ -233,12 +264,12 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
     windows = [_window(recipe, corpus, rng) for _ in questions]
     with torch.autocast(backbone.device.type, torch.bfloat16):
         slots, mask = write(users, weights, backbone)
+        mask = mask[:, None].repeat(1, recipe.questions, 1)
         for row in range(len(questions)):  # a few are asked of an empty memory
             if rng.random() < recipe.empty_share and questions[row].tool is None:
                 questions[row] = Question(questions[row].text, UNKNOWN, questions[row].key, None)
-                owners[row] = len(users)
-        slots, mask = F.pad(slots, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(mask, (0, 0, 0, 1))
-        soft, attention = read(questions, owners, slots, mask, weights, backbone)
+                mask[row // recipe.questions, row % recipe.questions] = False
+        soft, attention = read(questions, slots, mask, weights, backbone)
         prompts = [_prompt(question, window, backbone, tools) for question, window, tools in zip(questions, windows, kits_shown, strict=True)]
         answers = [answer_ids(question, backbone.chat) for question in questions]
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
@@ -249,5 +280,4 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
                 *(answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts), strict=True
             )
         )
-    nobody = _User(Person((), (), ()), (), ())
-    return losses.mean(), _attention_loss(attention, questions, [*users, nobody], owners), right.float().mean().item()
+    return losses.mean(), _attention_loss(attention, questions, users, owners), right.float().mean().item()

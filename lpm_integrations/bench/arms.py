@@ -74,7 +74,7 @@ class Arm(ABC):
         done = time.perf_counter()
         nll = None
         if question.gold is not None and not question.options:
-            nll = backbone.answer_loss(prompt.embeds, [*backbone.chat.text(question.gold), *backbone.chat.markup("<|im_end|>")])
+            nll = backbone.answer_loss(prompt.embeds, [*backbone.chat.content(question.gold), *backbone.chat.markup("<|im_end|>")])
         return self._outcome(prompt, text, nll, begin, found, done)
 
     def choose(self, case: Case, question: TestQuestion) -> Outcome:
@@ -83,9 +83,9 @@ class Arm(ABC):
         An option counts with at most half the backbone's window; a question too long for the rest loses its beginning.
         """
         backbone = self.engine.backbone
-        options = [[*backbone.chat.text(option), *backbone.chat.markup("<|im_end|>")][: backbone.window // 2] for option in question.options]
+        options = [[*backbone.chat.content(option), *backbone.chat.markup("<|im_end|>")][: backbone.window // 2] for option in question.options]
         room = max(map(len, options))
-        words = backbone.chat.text(question.text)
+        words = backbone.chat.content(question.text)
         limit = max(1, backbone.window - room - self.engine.weights.config.heads - _MARKUP_TOKENS)
         short = question if len(words) <= limit else replace(question, text=backbone.chat.decode(words[-limit:]))
         begin = time.perf_counter()

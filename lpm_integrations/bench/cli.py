@@ -88,10 +88,14 @@ def _drawn(cases: Iterable[Case], questions: int | None, seed: int) -> list[Case
 
 def _told(answer: str, question: TestQuestion, abstention: int) -> float:
     """LoCoMo's metric for questions with one short answer; of the category `abstention`, right is to say that nothing is known."""
+    return _official(answer, question.gold or "", 5 if question.category == abstention else 4)
+
+
+def _official(answer: str, gold: str, category: int) -> float:
+    """LoCoMo's metric, with the backbone's "I don't know." taken for the data set's own words."""
     from lpm_integrations.bench.metrics import locomo_f1
 
-    said = _ABSTAINS if exact(answer, UNKNOWN) else answer
-    return locomo_f1(said, question.gold or "", 5 if question.category == abstention else 4)
+    return locomo_f1(_ABSTAINS if exact(answer, UNKNOWN) else answer, gold, category)
 
 
 def exact(answer: str, gold: str) -> float:
@@ -142,7 +146,6 @@ def locomo(
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import locomo_case
     from lpm_integrations.bench.datasets.locomo import load_locomo
-    from lpm_integrations.bench.metrics import locomo_f1
 
     names = arm_names(arms)
     chosen = load_locomo(data)[:conversations]
@@ -150,8 +153,7 @@ def locomo(
     golds = {question.id: question.answer for conversation in chosen for question in conversation.questions}
 
     def score(answer: str, question: TestQuestion) -> float:
-        said = _ABSTAINS if exact(answer, UNKNOWN) else answer
-        return locomo_f1(said, golds[question.id], question.category)
+        return _official(answer, golds[question.id], question.category)
 
     config = {
         "data": data.name,
@@ -259,11 +261,9 @@ def own(
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import NEVER_TOLD
     from lpm_integrations.bench.datasets.own import load_own
-    from lpm_integrations.bench.metrics import locomo_f1
 
     def score(answer: str, question: TestQuestion) -> float:
-        said = _ABSTAINS if exact(answer, UNKNOWN) else answer
-        return locomo_f1(said, question.gold or "", question.category)
+        return _official(answer, question.gold or "", question.category)
 
     names = arm_names(arms)
     cases = load_own(data)

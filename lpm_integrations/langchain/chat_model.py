@@ -20,11 +20,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, PrivateAttr, SecretStr
 
 from lpm_core.engine import LPM
-from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Answer, Usage
 from lpm_integrations.engines import shared_engine
 from lpm_integrations.evidence import strip_evidence, unfold_transcript
-from lpm_integrations.langchain.messages import from_langchain, marker, text_of
+from lpm_integrations.langchain.messages import from_langchain, text_of
+from lpm_integrations.marker import marked_user
 
 __all__ = ["ChatLPM"]
 
@@ -136,15 +136,8 @@ class ChatLPM(BaseChatModel):
         user_id = self.user_id
         kept: list[dict[str, Any]] = []
         for message in messages:
-            mark = marker(message)
-            if mark is not None:
-                if mark.get("store_id") != self._engine.store.id:
-                    raise InvalidInputError(f"the memory marker of user {mark['user_id']!r} names another store; build the model with `memory.as_chat_model()`")
-                if self.user_id is not None and mark["user_id"] != self.user_id:
-                    raise InvalidInputError(
-                        f"this model is bound to user {self.user_id!r}, the memory in the prompt to {mark['user_id']!r}; use one user for both"
-                    )
-                user_id = mark["user_id"]
+            if (marked := marked_user(message.additional_kwargs, user_id, self._engine.store.id, "as_chat_model")) is not None:
+                user_id = marked
                 message = message.model_copy(update={"content": strip_evidence(text_of(message)).strip()})
                 if not message.content:
                     continue

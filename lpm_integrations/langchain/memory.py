@@ -12,7 +12,7 @@ from lpm_core.validation import check_user_id
 from lpm_integrations.engines import shared_engine
 from lpm_integrations.langchain.base import PersonalMemory
 from lpm_integrations.langchain.history import LPMChatMessageHistory
-from lpm_integrations.langchain.messages import MARKER
+from lpm_integrations.marker import memory_marker
 
 if TYPE_CHECKING:
     from lpm_integrations.langchain.chat_model import ChatLPM
@@ -53,7 +53,7 @@ class LPMMemory(PersonalMemory):
         return [item.turn.content for item in self._engine.recall(self.user_id, query).evidence]
 
     def _marker(self) -> dict[str, Any]:
-        return {} if self.recall == "text" else {MARKER: {"user_id": self.user_id, "store_id": self._engine.store.id}}
+        return {} if self.recall == "text" else memory_marker(self.user_id, self._engine.store.id)
 
     def explain(self, question: str) -> Explanation:
         """What this memory makes of a question: soft tokens, and the turns behind them; `print` it."""

@@ -9,10 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMe
 
 from lpm_core.exceptions import InvalidInputError
 
-__all__ = ["MARKER", "as_message", "from_langchain", "marker", "text_of"]
-
-MARKER = "lpm"
-"""Key of `additional_kwargs` under which a message names the user whose memory it stands for."""
+__all__ = ["as_message", "from_langchain", "text_of"]
 
 _ROLES: dict[type[BaseMessage], str] = {HumanMessage: "user", AIMessage: "assistant", SystemMessage: "system", ToolMessage: "tool"}
 
@@ -25,12 +22,6 @@ def text_of(message: BaseMessage) -> str:
         if isinstance(part, dict) and part.get("type") not in ("text", "thinking", "reasoning", "tool_use", "tool_call"):
             raise InvalidInputError(f"a message holds a part of type {part.get('type')!r}; this model and its memory read text only")
     return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in message.content)
-
-
-def marker(message: BaseMessage) -> dict[str, str] | None:
-    """The memory marker of a message: {"user_id", "store_id"}, or None."""
-    value = message.additional_kwargs.get(MARKER)
-    return value if isinstance(value, dict) and isinstance(value.get("user_id"), str) else None
 
 
 def from_langchain(message: BaseMessage) -> dict[str, Any]:

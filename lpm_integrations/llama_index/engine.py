@@ -11,7 +11,8 @@ from pydantic import BaseModel, PrivateAttr
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
 from lpm_integrations.engines import shared_engine
-from lpm_integrations.llama_index.messages import MARKER, StoredTurn
+from lpm_integrations.llama_index.messages import StoredTurn
+from lpm_integrations.marker import memory_marker
 
 if TYPE_CHECKING:
     from lpm_integrations.llama_index.llm import LPMLLM
@@ -79,7 +80,7 @@ class Remembering(OnEngine):
         return [line for line in lines if line not in shown]
 
     def _marker(self) -> dict[str, Any]:
-        return {} if self.recall == "text" else {MARKER: {"user_id": self.user_id, "store_id": self.engine.store.id}}
+        return {} if self.recall == "text" else memory_marker(self.user_id, self.engine.store.id)
 
     def _stored(self, session_id: str) -> list[StoredTurn]:
         turns = self.engine.turns(self.user_id, session_id=session_id)

@@ -30,7 +30,8 @@ from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Answer
 from lpm_integrations.evidence import strip_evidence
 from lpm_integrations.llama_index.engine import OnEngine
-from lpm_integrations.llama_index.messages import from_llama_index, marker
+from lpm_integrations.llama_index.messages import from_llama_index
+from lpm_integrations.marker import marked_user
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
@@ -46,8 +47,8 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
     user_id: whose memory to read; None: that of the memory marker in the messages, and without one the bare backbone.
     Text that an LPMMemory put beside the marker is dropped: the soft tokens say it. Nothing is stored by asking.
     `raw` and `additional_kwargs` of a response hold prompt_tokens, soft_tokens, output_tokens and the ids of the turns
-    that the memory came from (`evidence`). An answer that streams comes without them, and one that may call tools comes
-    in one piece.
+    that the memory came from (`evidence`); of an answer that streams, the last piece has them. An answer that may call
+    tools comes in one piece.
     """
 
     user_id: str | None = None
@@ -83,13 +84,9 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
         user_id = self.user_id
         kept = []
         for message in messages:
-            row, mark = from_llama_index(message), marker(message)
-            if mark is not None:
-                if mark.get("store_id") != self.engine.store.id:
-                    raise InvalidInputError(f"the memory marker of user {mark['user_id']!r} names another store; build the model with `memory.as_llm()`")
-                if user_id is not None and mark["user_id"] != user_id:
-                    raise InvalidInputError(f"this model is bound to user {user_id!r}, the memory in the prompt to {mark['user_id']!r}; use one user for both")
-                user_id = mark["user_id"]
+            row = from_llama_index(message)
+            if (marked := marked_user(message.additional_kwargs, user_id, self.engine.store.id, "as_llm")) is not None:
+                user_id = marked
                 row["content"] = strip_evidence(row["content"])
             if row["content"].strip() or row.get("tool_calls") or row["role"] == "user":
                 kept.append(row)
@@ -114,12 +111,7 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
         calls = answer.tool_calls if kwargs.get("parallel_tool_calls", True) else answer.tool_calls[:1]
         blocks: list[ContentBlock] = [TextBlock(text=answer.text)] if answer.text or not calls else []
         blocks += [ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=dict(call.arguments)) for call in calls]
-        account = _account(answer)
-        return ChatResponse(
-            message=ChatMessage(blocks, role=MessageRole.ASSISTANT),
-            raw={"model": self.engine.backbone.name, "usage": account, "evidence": account["evidence"]},
-            additional_kwargs=account,
-        )
+        return self._response(blocks, answer)
 
     def _answer(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponse:
         return self._ask(*self._prepare(messages), kwargs)
@@ -135,10 +127,13 @@ class LPMLLM(OnEngine, FunctionCallingLLM):
         for piece in pieces:
             text += piece
             yield self._piece(text, piece)
-        account = _account(pieces)
-        yield ChatResponse(
-            message=ChatMessage(text, role=MessageRole.ASSISTANT),
-            delta="",
+        yield self._response([TextBlock(text=text)], pieces).model_copy(update={"delta": ""})
+
+    def _response(self, blocks: list[ContentBlock], answer: Answer | AnswerStream) -> ChatResponse:
+        """A finished answer with its usage and evidence."""
+        account = _account(answer)
+        return ChatResponse(
+            message=ChatMessage(blocks, role=MessageRole.ASSISTANT),
             raw={"model": self.engine.backbone.name, "usage": account, "evidence": account["evidence"]},
             additional_kwargs=account,
         )

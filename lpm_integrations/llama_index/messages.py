@@ -11,25 +11,21 @@ from llama_index.core.base.llms.types import CachePoint, ChatMessage, MessageRol
 
 from lpm_core.exceptions import InvalidInputError
 from lpm_integrations.evidence import format_evidence, strip_evidence
+from lpm_integrations.marker import MARKER
 
 __all__ = [
-    "MARKER",
     "StoredTurn",
     "as_message",
     "calls_tools",
     "from_llama_index",
     "is_memory",
     "last_question",
-    "marker",
     "memory_message",
     "recognise",
     "role_of",
     "spoken",
     "text_of",
 ]
-
-MARKER = "lpm"
-"""Key of `additional_kwargs` under which a message names the user whose memory it stands for."""
 
 _ROLES = {
     MessageRole.CHATBOT: "assistant",
@@ -82,12 +78,6 @@ def last_question(messages: Sequence[ChatMessage]) -> str:
     return next((text for message in reversed(messages) if role_of(message) == "user" and (text := text_of(message).strip())), "")
 
 
-def marker(message: ChatMessage) -> dict[str, str] | None:
-    """The memory marker of a message: {"user_id", "store_id"}, or None."""
-    value = message.additional_kwargs.get(MARKER)
-    return value if isinstance(value, dict) and isinstance(value.get("user_id"), str) else None
-
-
 def memory_message(lines: Sequence[str], marked: dict[str, Any]) -> list[ChatMessage]:
     """The system message that stands for the memory: remembered turns as text, and the marker; none without either."""
     known = format_evidence(list(dict.fromkeys(lines)))
@@ -97,7 +87,7 @@ def memory_message(lines: Sequence[str], marked: dict[str, Any]) -> list[ChatMes
 def is_memory(message: ChatMessage) -> bool:
     """Whether a message was written by `memory_message`."""
     text = text_of(message)
-    return role_of(message) == "system" and not strip_evidence(text).strip() and (bool(text) or marker(message) is not None)
+    return role_of(message) == "system" and not strip_evidence(text).strip() and (bool(text) or MARKER in message.additional_kwargs)
 
 
 def as_message(turn: StoredTurn) -> ChatMessage:
