@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
+import time
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -463,3 +468,98 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path: Path, m
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="batch_size 0"):
         MiniLMEmbedding(batch_size=0)
+
+
+def test_a_threshold_leaves_out_what_does_not_fit(rag: ChromaRetrieval) -> None:
+    rag.add("ann", ["my grey cat", "the oven is hot"])
+
+    assert len(rag.search("ann", "my grey cat")) == 2
+    assert [hit.text for hit in rag.search("ann", "my grey cat", score_threshold=0.9)] == ["my grey cat"]
+    assert rag.search("ann", "my grey cat", score_threshold=1.1) == []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Chroma server of the tests' own."""
+    command = shutil.which("chroma", path=str(Path(sys.executable).parent))
+    if command is None:
+        pytest.skip("there is no chroma command beside this Python")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    folder = tmp_path_factory.mktemp("server")
+    process = subprocess.Popen(
+        [command, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(300):
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def _client(port: int) -> Iterator[Any]:
+    import chromadb
+    import httpx
+    from chromadb.config import Settings
+
+    sessions: list[httpx.Client] = []
+
+    class Session(httpx.Client):
+        """Chroma's client leaves sessions open when it is closed."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            sessions.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx, "Client", Session)
+        client = chromadb.HttpClient(host="127.0.0.1", port=port, settings=Settings(anonymized_telemetry=False))
+    try:
+        yield client
+    finally:
+        for session in sessions:
+            session.close()
+
+
+@pytest.mark.enable_socket
+def test_a_server_keeps_the_texts_of_several_clients(socket_enabled: None, server: int) -> None:
+    with _client(server) as one, _client(server) as other:
+        first = ChromaRetrieval(client=one, embedding=WordsEmbedding())
+        second = ChromaRetrieval(client=other, embedding=WordsEmbedding())
+        first.add("ann", ["my grey cat", "the oven is hot"])
+        second.add("bob", ["a red car"])
+
+        assert [hit.text for hit in second.search("ann", "grey cat", k=1)] == ["my grey cat"]
+        assert first.users() == ["ann", "bob"]
+        first.close()
+        assert second.delete("ann") == 2
+        with pytest.raises(EngineClosedError, match="Chroma server"):
+            first.users()
+
+
+@pytest.mark.enable_socket
+def test_a_server_that_is_gone_is_an_error_of_this_project(socket_enabled: None, server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from httpx import ConnectError
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectError("refused")
+
+    with _client(server) as client:
+        retrieval = ChromaRetrieval(client=client, embedding=WordsEmbedding(), collection="gone")
+        monkeypatch.setattr(client._server._session, "request", refuse)
+        with pytest.raises(StoreUnavailableError, match="Chroma server"):
+            retrieval.count("ann")
+        with pytest.raises(StoreUnavailableError, match="Chroma server"):
+            ChromaRetrieval(client=client, embedding=WordsEmbedding())
+
+
+def test_a_path_and_a_client_are_one_place_too_many(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="one place"):
+        ChromaRetrieval(tmp_path, client=object())  # type: ignore[arg-type]

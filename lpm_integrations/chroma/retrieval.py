@@ -59,20 +59,32 @@ class ChromaRetrieval:
     """Texts of users, found again by meaning. A call reads and changes its own user's texts only.
 
     `path` is a folder, by default `rag` in the user's data dir; several objects of one process may share it, several
-    processes should not (their vector indexes go stale). `embedding` is anything with embed_documents and embed_query;
+    processes should not (their vector indexes go stale). They share a server instead: `client` is a `chromadb.HttpClient`
+    (or any other client), which stays the caller's to close. `embedding` is anything with embed_documents and embed_query;
     a collection keeps to one embedding. Thread-safe; also a context manager.
     Raises MissingDependencyError without chromadb, StoreUnavailableError or StoreCorruptError where the folder cannot be
-    used, InvalidInputError for a bad collection name.
+    used, InvalidInputError for a bad collection name, and for both a path and a client.
     """
 
-    def __init__(self, path: str | Path | None = None, *, embedding: Embedding | None = None, collection: str = "lpm_rag") -> None:
-        self.path = (LPMSettings().home / "rag" if path is None else Path(path)).expanduser().resolve()
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        client: ClientAPI | None = None,
+        embedding: Embedding | None = None,
+        collection: str = "lpm_rag",
+    ) -> None:
+        if client is not None and path is not None:
+            raise InvalidInputError(f"both a path ({path}) and a client: the texts are in one place, so leave one out")
+        self.path = None if client is not None else (LPMSettings().home / "rag" if path is None else Path(path)).expanduser().resolve()
+        self._place = "the Chroma server" if self.path is None else str(self.path)
         self._embedding: Embedding = MiniLMEmbedding() if embedding is None else embedding
         self._lock = Lock()
         self._last = 0
         self._client: ClientAPI | None
         with _OPENING:
-            self._client, self._collection = _open(self.path, collection)
+            self._client = opened = client or _open(Path(self._place))
+            self._collection = self._opened(opened, collection)
 
     def add(
         self,
@@ -113,8 +125,11 @@ class ChromaRetrieval:
                 collection.upsert(ids=keys, embeddings=vectors, documents=batch, metadatas=list(rows))
         return names
 
-    def search(self, user_id: str, query: str, k: int = 5) -> list[Hit]:
-        """The user's k texts nearest in meaning to the query, best first. Raises InvalidInputError for k below 1."""
+    def search(self, user_id: str, query: str, k: int = 5, *, score_threshold: float | None = None) -> list[Hit]:
+        """The user's k texts nearest in meaning to the query, best first; with a threshold only those whose score is not below it.
+
+        Raises InvalidInputError for k below 1.
+        """
         _check("user id", user_id)
         _check("query", query)
         if k < 1:
@@ -129,7 +144,8 @@ class ChromaRetrieval:
             columns: list[Any] = [found[name][0] for name in ("ids", "documents", "distances", "metadatas")]
             if len(columns[0]) < k and len(columns[0]) < self.count(user_id):
                 columns = _exact(collection, user_id, vectors[0], k)
-        return [Hit(_name(user_id, key), text, 1.0 - float(distance), _shown(row)) for key, text, distance, row in zip(*columns, strict=True)]
+        hits = [Hit(_name(user_id, key), text, 1.0 - float(distance), _shown(row)) for key, text, distance, row in zip(*columns, strict=True)]
+        return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
     def delete(self, user_id: str, ids: Sequence[str] | None = None) -> int:
         """Delete the user's texts with these ids, or all texts of that user; returns how many there were. Unknown ids are passed over."""
@@ -189,10 +205,10 @@ class ChromaRetrieval:
             return len(collection.get(where={_USER: user_id}, include=[])["ids"])
 
     def close(self) -> None:
-        """Release the folder. Every later call raises EngineClosedError; closing twice does nothing."""
+        """Release the folder; a client of the caller's stays open. Every later call raises EngineClosedError; closing twice does nothing."""
         with _OPENING:
             client, self._client = self._client, None
-            if client is not None:
+            if client is not None and self.path is not None:
                 _close(client)
 
     def __enter__(self) -> Self:
@@ -205,17 +221,36 @@ class ChromaRetrieval:
     def _use(self) -> Iterator[Collection]:
         """The open collection; what Chroma raises while it is used becomes an error of this project."""
         from chromadb.errors import ChromaError, InvalidArgumentError
+        from httpx import HTTPError
 
         if self._client is None:
-            raise EngineClosedError(f"the retrieval on {self.path} is closed: make a new ChromaRetrieval")
+            raise EngineClosedError(f"the retrieval on {self._place} is closed: make a new ChromaRetrieval")
         try:
             yield self._collection
         except (InvalidArgumentError, ValueError, TypeError) as error:
             if isinstance(error, InvalidInputError):
                 raise
             raise InvalidInputError(f"{error} (a collection keeps to one embedding and to plain metadata)") from error
-        except ChromaError as error:
-            raise StoreUnavailableError(f"cannot use {self.path} ({error}): {_WAY_OUT}") from error
+        except (ChromaError, HTTPError) as error:
+            raise StoreUnavailableError(f"cannot use {self._place} ({error}): {self._way_out}") from error
+
+    @property
+    def _way_out(self) -> str:
+        return "see that it runs and can be reached" if self.path is None else _WAY_OUT
+
+    def _opened(self, client: ClientAPI, name: str) -> Collection:
+        """The collection, made if it does not exist; on failure the folder is given back."""
+        from chromadb.errors import ChromaError, InvalidArgumentError
+        from httpx import HTTPError
+
+        try:
+            return client.get_or_create_collection(name, embedding_function=None, configuration=_INDEX)
+        except (ChromaError, HTTPError) as error:
+            if self.path is not None:
+                _close(client)
+            if isinstance(error, InvalidArgumentError):
+                raise InvalidInputError(f"collection {name!r}: {error}") from error
+            raise StoreUnavailableError(f"cannot open {self._place} ({error}): {self._way_out}") from error
 
     def _places(self, count: int) -> int:
         """The first of `count` places in the order of insertion. The clock gives it, so it holds across objects and restarts."""
@@ -225,27 +260,19 @@ class ChromaRetrieval:
         return first
 
 
-def _open(path: Path, name: str) -> tuple[ClientAPI, Collection]:
+def _open(path: Path) -> ClientAPI:
     try:
         import chromadb
         from chromadb.config import Settings
-        from chromadb.errors import ChromaError, InvalidArgumentError
+        from chromadb.errors import ChromaError
     except ImportError as error:
         raise MissingDependencyError(f'{error.name} is not installed: pip install "latent-personal-memory[chroma]"') from error
 
     try:
         path.mkdir(parents=True, exist_ok=True)
         _check_database(path / "chroma.sqlite3")
-        client = chromadb.PersistentClient(path=str(path), settings=Settings(anonymized_telemetry=False))
+        return chromadb.PersistentClient(path=str(path), settings=Settings(anonymized_telemetry=False))
     except (OSError, ValueError, AttributeError, ChromaError) as error:  # AttributeError: a folder left half-open
-        raise StoreUnavailableError(f"cannot open {path} ({error}): {_WAY_OUT}") from error
-    try:
-        return client, client.get_or_create_collection(name, embedding_function=None, configuration=_INDEX)
-    except InvalidArgumentError as error:
-        _close(client)
-        raise InvalidInputError(f"collection {name!r}: {error}") from error
-    except ChromaError as error:
-        _close(client)
         raise StoreUnavailableError(f"cannot open {path} ({error}): {_WAY_OUT}") from error
 
 

@@ -26,6 +26,7 @@ from lpm_integrations.langchain.messages import text_of
 from lpm_integrations.langchain.rag import RAGMemory
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
     from langchain_core.messages import BaseMessage
 
 __all__ = ["LPMMiddleware", "RAGMiddleware"]
@@ -143,16 +144,26 @@ class LPMMiddleware(_MemoryMiddleware):
 
 
 class RAGMiddleware(_MemoryMiddleware):
-    """The same over Chroma. path, k, embedding: as in RAGMemory."""
+    """The same over Chroma. path, client, k, score_threshold, embedding: as in RAGMemory."""
 
-    def __init__(self, user_id: str | None = None, *, path: str | Path | None = None, window: int = 4, k: int = 5, embedding: Embedding | None = None) -> None:
+    def __init__(
+        self,
+        user_id: str | None = None,
+        *,
+        path: str | Path | None = None,
+        client: ClientAPI | None = None,
+        window: int = 4,
+        k: int = 5,
+        score_threshold: float | None = None,
+        embedding: Embedding | None = None,
+    ) -> None:
         super().__init__(user_id, window)
-        self.k = k
-        self._retrieval = ChromaRetrieval(path, embedding=embedding)
+        self.k, self.score_threshold = k, score_threshold
+        self._retrieval = ChromaRetrieval(path, client=client, embedding=embedding)
 
     def memory(self, user_id: str, session_id: str = "default") -> RAGMemory:
         """The memory of one user and session."""
-        return RAGMemory(user_id, retrieval=self._retrieval, session_id=session_id, window=self.window, k=self.k)
+        return RAGMemory(user_id, retrieval=self._retrieval, session_id=session_id, window=self.window, k=self.k, score_threshold=self.score_threshold)
 
     def as_chat_model(self, **options: Any) -> ChatLPM:
         """The same frozen backbone without latent memory: it reads the retrieved text."""

@@ -16,6 +16,8 @@ from lpm_integrations.langchain.base import PersonalMemory
 from lpm_integrations.langchain.messages import as_message, to_turns
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
     from lpm_integrations.langchain.chat_model import ChatLPM
 
 __all__ = ["RAGMemory"]
@@ -49,14 +51,16 @@ class _ChromaHistory(BaseChatMessageHistory):
 class RAGMemory(PersonalMemory):
     """The same memory interface over Chroma: every turn a document, the `k` nearest as evidence.
 
-    path: folder of the Chroma database (None: in LPM_HOME). embedding: any LangChain embedding, or another object with
-    embed_documents and embed_query (None: MiniLM). Or pass an open `retrieval`: a server's, for example.
+    path: folder of the Chroma database (None: in LPM_HOME); or client: a `chromadb.HttpClient`. score_threshold: turns
+    whose cosine similarity with the question is lower are left out. embedding: any LangChain embedding, or another object with
+    embed_documents and embed_query (None: MiniLM). Or pass an open `retrieval`, which decides all of these but the threshold.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     path: str | None = None
     k: int = Field(5, ge=1)
+    score_threshold: float | None = None
     embedding: Any = None
     _retrieval: ChromaRetrieval = PrivateAttr()
 
@@ -65,19 +69,20 @@ class RAGMemory(PersonalMemory):
         user_id: str = "default",
         *,
         path: str | Path | None = None,
+        client: ClientAPI | None = None,
         embedding: Embedding | None = None,
         retrieval: ChromaRetrieval | None = None,
         **fields: Any,
     ) -> None:
         check_user_id(user_id)
-        retrieval = retrieval or ChromaRetrieval(path, embedding=embedding)
+        retrieval = retrieval or ChromaRetrieval(path, client=client, embedding=embedding)
         fields.setdefault("chat_memory", _ChromaHistory(retrieval, user_id, fields.get("session_id", "default")))
         fields |= {"user_id": user_id, "path": None if path is None else str(path), "embedding": embedding}
         super().__init__(**fields)
         self._retrieval = retrieval
 
     def _evidence(self, query: str) -> list[str]:
-        return [hit.text for hit in self._retrieval.search(self.user_id, query, k=self.k)]
+        return [hit.text for hit in self._retrieval.search(self.user_id, query, k=self.k, score_threshold=self.score_threshold)]
 
     def as_chat_model(self, **options: Any) -> ChatLPM:
         """The same frozen backbone without latent memory: it reads the retrieved text."""

@@ -18,6 +18,8 @@ from lpm_integrations.llama_index.base import PersonalMemory
 from lpm_integrations.llama_index.messages import StoredTurn
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
     from lpm_integrations.llama_index.llm import LPMLLM
 
 __all__ = ["RAGMemory"]
@@ -39,13 +41,17 @@ class _Adapted:
 class RAGMemory(PersonalMemory):
     """The same memory interface over Chroma: every turn a document, the `k` nearest that are not shown as evidence.
 
-    path: folder of the Chroma database (None: in LPM_HOME). embedding: any LlamaIndex embedding, or any object with
-    embed_documents and embed_query (None: MiniLM). An embedding does not travel in `to_dict`: set the field `embedding`
+    path: folder of the Chroma database (None: in LPM_HOME); or client: a `chromadb.HttpClient`. score_threshold: turns
+    whose cosine similarity with the question is lower are left out. embedding: any LlamaIndex embedding, or any object
+    with embed_documents and embed_query (None: MiniLM). Neither client nor embedding travels in `to_dict`: set the fields
     again after `from_dict`. Raises InvalidInputError, StoreError, MissingDependencyError.
     """
 
     path: str | None = None
     k: int = Field(5, ge=1)
+    score_threshold: float | None = None
+    client: Any = Field(None, exclude=True)
+    on_server: bool = False
     embedding: Any = Field(None, exclude=True)
     embedding_name: str | None = None
     _retrieval: ChromaRetrieval | None = PrivateAttr(None)
@@ -58,15 +64,17 @@ class RAGMemory(PersonalMemory):
         k: int = 5,
         embedding: BaseEmbedding | Embedding | None = None,
         session_id: str = "default",
+        client: ClientAPI | None = None,
         **state: Any,
     ) -> None:
         check_user_id(user_id)
         check_user_id(session_id, "session id")
         state.setdefault("embedding_name", None if embedding is None else type(embedding).__name__)
+        state.setdefault("on_server", client is not None)
         folder = None if path is None else str(Path(path).expanduser().resolve())
-        state |= {"user_id": user_id, "path": folder, "window": window, "k": k, "embedding": embedding, "session_id": session_id}
+        state |= {"user_id": user_id, "path": folder, "window": window, "k": k, "embedding": embedding, "session_id": session_id, "client": client}
         super().__init__(**state)
-        if embedding is not None or self.embedding_name is None:
+        if (embedding is not None or self.embedding_name is None) and (client is not None or not self.on_server):
             self._retrieval = self._open()
 
     def _open(self) -> ChromaRetrieval:
@@ -74,8 +82,10 @@ class RAGMemory(PersonalMemory):
             raise InvalidInputError(
                 f"this memory was saved with the embedding {self.embedding_name}, which does not travel with it; set `memory.embedding` to one like it"
             )
+        if self.client is None and self.on_server:
+            raise InvalidInputError("this memory was saved with a Chroma server's client, which does not travel with it; set `memory.client` to one like it")
         embedding = _Adapted(self.embedding) if isinstance(self.embedding, BaseEmbedding) else self.embedding
-        return ChromaRetrieval(self.path, embedding=embedding)
+        return ChromaRetrieval(self.path, client=self.client, embedding=embedding)
 
     @property
     def retrieval(self) -> ChromaRetrieval:
@@ -85,7 +95,7 @@ class RAGMemory(PersonalMemory):
         return self._retrieval
 
     def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
-        hits = self.retrieval.search(self.user_id, query, k=self.k + len(shown))
+        hits = self.retrieval.search(self.user_id, query, k=self.k + len(shown), score_threshold=self.score_threshold)
         return [hit.text for hit in hits if hit.text not in shown][: self.k]
 
     def _history(self) -> tuple[Hashable, list[StoredTurn]]:
