@@ -26,8 +26,8 @@ class LPMConfig(BaseModel):
 
     backbone_size: int = Field(gt=0, description="d, the width of the backbone")
     heads: int = Field(64, gt=0, description="H, soft tokens per question")
-    slot_size: int = Field(96, gt=0, description="d_mem, numbers per slot")
-    address_size: int = Field(32, ge=0, description="of these, how many start out as the address of the segment rather than its words")
+    slot_size: int = Field(160, gt=0, description="d_mem, numbers per slot")
+    address_size: int = Field(64, ge=0, description="of these, how many start out as the address of the segment rather than its words")
     key_size: int = Field(64, gt=0, description="d_k of the read attention")
     agree: bool = Field(False, description="whether the heads agree on one attention, that of their mean score, or each has its own (the paper)")
     query_size: int = Field(256, gt=0, description="width of e(x)")

@@ -563,3 +563,37 @@ def test_a_server_that_is_gone_is_an_error_of_this_project(socket_enabled: None,
 def test_a_path_and_a_client_are_one_place_too_many(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="one place"):
         ChromaRetrieval(tmp_path, client=object())  # type: ignore[arg-type]
+
+
+_LONG = "My grey cat is old. The oven is hot. We swam in the lake. A red car passed by."
+
+
+def test_long_texts_are_found_in_chunks_and_kept_whole(tmp_path: Path) -> None:
+    with ChromaRetrieval(tmp_path, embedding=WordsEmbedding(), chunk_size=25) as retrieval:
+        ids = retrieval.add("ann", [_LONG, "my dog"], metadatas=[{"at": "May"}, {}])
+        retrieval.add("bob", ["the oven is cold"])
+
+        hit = retrieval.search("ann", "oven hot", k=1)[0]
+
+        assert (hit.id, hit.text, hit.metadata) == (ids[0], "The oven is hot.", {"at": "May", "user_id": "ann"})
+        assert [found.id for found in retrieval.search("ann", "my dog", k=1)] == [ids[1]]
+        assert texts(retrieval, "ann") == [_LONG, "my dog"]
+        assert retrieval.count("ann") == 2
+        retrieval.add("ann", ["nothing else"], ids=[ids[0]])
+        assert not [found for found in retrieval.search("ann", "oven hot", k=9) if "oven" in found.text]
+        assert retrieval.delete("ann", ids=ids) == 2
+        assert retrieval.search("ann", "oven") == []
+        assert len(retrieval.search("bob", "oven")) == 1
+
+
+def test_a_collection_keeps_to_one_chunk_size(tmp_path: Path) -> None:
+    with ChromaRetrieval(tmp_path, embedding=WordsEmbedding()) as retrieval:
+        retrieval.add("ann", [_LONG])
+    with ChromaRetrieval(tmp_path, embedding=WordsEmbedding(), chunk_size=25) as retrieval:  # what is there is cut too
+        assert retrieval.search("ann", "oven hot", k=1)[0].text == "The oven is hot."
+    with ChromaRetrieval(tmp_path, embedding=WordsEmbedding()) as retrieval:
+        assert retrieval.search("ann", "oven hot", k=1)[0].text == "The oven is hot."
+    with pytest.raises(InvalidInputError, match="25"):
+        ChromaRetrieval(tmp_path, embedding=WordsEmbedding(), chunk_size=30)
+    with pytest.raises(InvalidInputError, match="at least 20"):
+        ChromaRetrieval(tmp_path / "new", embedding=WordsEmbedding(), chunk_size=3)

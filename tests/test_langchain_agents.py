@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, Field
 
 from lpm_core import LPM, InvalidInputError
-from lpm_integrations.langchain import ChatLPM, LPMMiddleware, LPMRetriever, RAGMiddleware
+from lpm_integrations.langchain import ChatLPM, LPMMemory, LPMMiddleware, LPMRetriever, RAGMemory, RAGMiddleware
 
 
 @tool
@@ -259,3 +259,26 @@ async def test_the_retriever_names_the_turn_that_holds_the_answer(lpm: LPM) -> N
     assert LPMRetriever("nobody", engine=lpm).invoke("What is my dog called?") == []
     with pytest.raises(InvalidInputError, match="k is 0"):
         retriever.invoke("What is my dog called?", k=0)
+
+
+@both
+def test_a_react_agent_reads_memory_as_text_and_only_what_was_said_is_stored(kind: str, lpm: LPM, tmp_path: Path) -> None:
+    from langchain_classic.agents import AgentExecutor, create_react_agent
+    from langchain_core.prompts import PromptTemplate
+
+    def memory(session: str) -> LPMMemory | RAGMemory:
+        keys = {"memory_key": "chat_history", "input_key": "input", "output_key": "output", "session_id": session}
+        return LPMMemory("ann", engine=lpm, recall="text", **keys) if kind == "lpm" else RAGMemory("ann", path=tmp_path / "rag", **keys)
+
+    memory("monday").save_context({"input": "I live in Oslo."}, {"output": "Nice!"})
+    model = _script("I need the weather.\nAction: get_weather\nAction Input: Oslo", "I know it now.\nFinal Answer: Light rain.")
+    prompt = PromptTemplate.from_template("{chat_history}\nTools: {tools}\nNames: {tool_names}\nQuestion: {input}\n{agent_scratchpad}")
+    agent = create_react_agent(model, [get_weather], prompt)
+    executor = AgentExecutor(agent=agent, tools=[get_weather], memory=memory("tuesday"))
+
+    answer = executor.invoke({"input": "How is the weather where I live?"})["output"]
+
+    assert answer == "Light rain."
+    assert "I live in Oslo." in model.seen[0][0].text
+    assert "Secret forecast for Oslo" in model.seen[1][0].text
+    assert [message.text for message in memory("tuesday").chat_memory.messages] == ["How is the weather where I live?", "Light rain."]

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from threading import Lock, RLock
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from lpm_core.exceptions import EngineClosedError, InvalidInputError, MissingDependencyError, StoreCorruptError, StoreUnavailableError
+from lpm_core.exceptions import EngineClosedError, InvalidInputError, LPMError, MissingDependencyError, StoreCorruptError, StoreUnavailableError
 from lpm_core.settings import LPMSettings
 from lpm_integrations.chroma.embedding import Embedding, MiniLMEmbedding
+from lpm_integrations.chroma.parts import PARENT, Parts
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -32,7 +33,7 @@ _BATCH = 5000  # Chroma takes 5461 at most
 _USER, _ORDER = "user_id", "lpm_order"
 _INT64 = 2**63
 _INDEX: Any = {"hnsw": {"space": "cosine", "ef_search": 400, "ef_construction": 200, "max_neighbors": 32}}  # by default 1 % of a user's best 30 are missed
-_OPENING = Lock()  # Chroma counts the clients of a folder, not safely across threads
+_OPENING = RLock()  # Chroma counts the clients of a folder, not safely across threads
 _WAY_OUT = "name a folder that can be written, or move this one away to start anew"
 
 
@@ -60,7 +61,8 @@ class ChromaRetrieval:
 
     `path` is a folder, by default `rag` in the user's data dir; several objects of one process may share it, several
     processes should not (their vector indexes go stale). They share a server instead: `client` is a `chromadb.HttpClient`
-    (or any other client), which stays the caller's to close. `embedding` is anything with embed_documents and embed_query;
+    (or any other client), which stays the caller's to close. With `chunk_size` (characters) a search looks at chunks of
+    the texts: its hits are chunks, with the ids of their texts; None: as the collection was made. `embedding` is anything with embed_documents and embed_query;
     a collection keeps to one embedding. Thread-safe; also a context manager.
     Raises MissingDependencyError without chromadb, StoreUnavailableError or StoreCorruptError where the folder cannot be
     used, InvalidInputError for a bad collection name, and for both a path and a client.
@@ -72,6 +74,7 @@ class ChromaRetrieval:
         *,
         client: ClientAPI | None = None,
         embedding: Embedding | None = None,
+        chunk_size: int | None = None,
         collection: str = "lpm_rag",
     ) -> None:
         if client is not None and path is not None:
@@ -84,7 +87,12 @@ class ChromaRetrieval:
         self._client: ClientAPI | None
         with _OPENING:
             self._client = opened = client or _open(Path(self._place))
-            self._collection = self._opened(opened, collection)
+            try:
+                self._collection = self._opened(opened, collection)
+                self._parts = self._opened_parts(opened, f"{collection}_parts", chunk_size)
+            except LPMError:
+                self.close()
+                raise
 
     def add(
         self,
@@ -123,6 +131,8 @@ class ChromaRetrieval:
                 if ids is not None:
                     _replace(collection, dict(zip(keys, rows, strict=True)))
                 collection.upsert(ids=keys, embeddings=vectors, documents=batch, metadatas=list(rows))
+                if self._parts:
+                    self._parts.put(keys, batch, rows)
         return names
 
     def search(self, user_id: str, query: str, k: int = 5, *, score_threshold: float | None = None) -> list[Hit]:
@@ -135,16 +145,19 @@ class ChromaRetrieval:
         if k < 1:
             raise InvalidInputError(f"k {k}: it is at least 1")
         with self._use() as collection:
+            collection = self._parts.collection if self._parts else collection
             size = min(k, collection.count())
         if not size:
             return []
         vectors: Any = [self._embedding.embed_query(query)]
-        with self._use() as collection:
+        with self._use():
             found: Any = collection.query(vectors, n_results=size, where={_USER: user_id}, include=["documents", "metadatas", "distances"])
             columns: list[Any] = [found[name][0] for name in ("ids", "documents", "distances", "metadatas")]
-            if len(columns[0]) < k and len(columns[0]) < self.count(user_id):
+            if len(columns[0]) < k and len(columns[0]) < len(collection.get(where={_USER: user_id}, include=[])["ids"]):
                 columns = _exact(collection, user_id, vectors[0], k)
-        hits = [Hit(_name(user_id, key), text, 1.0 - float(distance), _shown(row)) for key, text, distance, row in zip(*columns, strict=True)]
+        hits = [
+            Hit(_name(user_id, str(row.get(PARENT, key))), text, 1.0 - float(distance), _shown(row)) for key, text, distance, row in zip(*columns, strict=True)
+        ]
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
     def delete(self, user_id: str, ids: Sequence[str] | None = None) -> int:
@@ -158,11 +171,15 @@ class ChromaRetrieval:
                 deleted = self.count(user_id)
                 if deleted:
                     collection.delete(where={_USER: user_id})
+                    if self._parts:
+                        self._parts.collection.delete(where={_USER: user_id})
                 return deleted
             for part in _batches([_key(user_id, name) for name in ids]):
                 found = collection.get(ids=list(part), include=[])["ids"]
                 if found:
                     collection.delete(ids=found)
+                    if self._parts:
+                        self._parts.drop(found)
                 deleted += len(found)
         return deleted
 
@@ -239,18 +256,35 @@ class ChromaRetrieval:
         return "see that it runs and can be reached" if self.path is None else _WAY_OUT
 
     def _opened(self, client: ClientAPI, name: str) -> Collection:
-        """The collection, made if it does not exist; on failure the folder is given back."""
+        """The collection, made if it does not exist."""
         from chromadb.errors import ChromaError, InvalidArgumentError
         from httpx import HTTPError
 
         try:
             return client.get_or_create_collection(name, embedding_function=None, configuration=_INDEX)
+        except InvalidArgumentError as error:
+            raise InvalidInputError(f"collection {name!r}: {error}") from error
         except (ChromaError, HTTPError) as error:
-            if self.path is not None:
-                _close(client)
-            if isinstance(error, InvalidArgumentError):
-                raise InvalidInputError(f"collection {name!r}: {error}") from error
             raise StoreUnavailableError(f"cannot open {self._place} ({error}): {self._way_out}") from error
+
+    def _opened_parts(self, client: ClientAPI, name: str, chunk_size: int | None) -> Parts | None:
+        """The collection's chunks, if it has any or shall have."""
+        from chromadb.errors import ChromaError, NotFoundError
+        from httpx import HTTPError
+
+        try:
+            try:
+                found = client.get_collection(name, embedding_function=None)
+            except NotFoundError:
+                if chunk_size is None:
+                    return None
+                found = client.create_collection(name, embedding_function=None, configuration=_INDEX, metadata=Parts.metadata(chunk_size))
+            parts = Parts(found, chunk_size, self._embedding)
+            if not found.count() and (whole := cast(Any, self._collection.get(include=["documents", "metadatas"])))["ids"]:
+                parts.put(whole["ids"], whole["documents"], whole["metadatas"])
+        except (ChromaError, HTTPError) as error:
+            raise StoreUnavailableError(f"cannot open {self._place} ({error}): {self._way_out}") from error
+        return parts
 
     def _places(self, count: int) -> int:
         """The first of `count` places in the order of insertion. The clock gives it, so it holds across objects and restarts."""
@@ -331,7 +365,7 @@ def _metadata(given: Mapping[str, Value | None], user_id: str) -> dict[str, Valu
     """The metadata as stored: without None values, with the user."""
     for name, value in given.items():
         _check("metadata key", name)
-        if name == _ORDER or (name == _USER and value != user_id):
+        if name in (_ORDER, PARENT) or (name == _USER and value != user_id):
             raise InvalidInputError(f"metadata key {name!r} is set by this class: leave it out")
         if isinstance(value, str):
             if value:
@@ -342,7 +376,7 @@ def _metadata(given: Mapping[str, Value | None], user_id: str) -> dict[str, Valu
 
 
 def _shown(row: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: value for name, value in row.items() if name != _ORDER}
+    return {name: value for name, value in row.items() if name not in (_ORDER, PARENT)}
 
 
 def _key(user_id: str, name: str) -> str:

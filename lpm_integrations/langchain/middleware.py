@@ -144,7 +144,7 @@ class LPMMiddleware(_MemoryMiddleware):
 
 
 class RAGMiddleware(_MemoryMiddleware):
-    """The same over Chroma. path, client, k, score_threshold, embedding: as in RAGMemory."""
+    """The same over Chroma. path, client, k, score_threshold, embedding, chunk_size: as in RAGMemory."""
 
     def __init__(
         self,
@@ -156,10 +156,11 @@ class RAGMiddleware(_MemoryMiddleware):
         k: int = 5,
         score_threshold: float | None = None,
         embedding: Embedding | None = None,
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__(user_id, window)
         self.k, self.score_threshold = k, score_threshold
-        self._retrieval = ChromaRetrieval(path, client=client, embedding=embedding)
+        self._retrieval = ChromaRetrieval(path, client=client, embedding=embedding, chunk_size=chunk_size)
 
     def memory(self, user_id: str, session_id: str = "default") -> RAGMemory:
         """The memory of one user and session."""

@@ -51,15 +51,16 @@ class _ChromaHistory(BaseChatMessageHistory):
 class RAGMemory(PersonalMemory):
     """The same memory interface over Chroma: every turn a document, the `k` nearest as evidence.
 
-    path: folder of the Chroma database (None: in LPM_HOME); or client: a `chromadb.HttpClient`. score_threshold: turns
-    whose cosine similarity with the question is lower are left out. embedding: any LangChain embedding, or another object with
-    embed_documents and embed_query (None: MiniLM). Or pass an open `retrieval`, which decides all of these but the threshold.
+    path: folder of the Chroma database (None: in LPM_HOME); or client: a `chromadb.HttpClient`. chunk_size: turns
+    longer than so many characters are found, and given, in chunks. score_threshold: those whose cosine similarity with the question is lower are left out. embedding: any LangChain embedding, or another object with
+    embed_documents and embed_query (None: MiniLM). Or pass an open `retrieval`, which decides all of these but k and the threshold.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     path: str | None = None
     k: int = Field(5, ge=1)
+    chunk_size: int | None = None
     score_threshold: float | None = None
     embedding: Any = None
     _retrieval: ChromaRetrieval = PrivateAttr()
@@ -71,13 +72,14 @@ class RAGMemory(PersonalMemory):
         path: str | Path | None = None,
         client: ClientAPI | None = None,
         embedding: Embedding | None = None,
+        chunk_size: int | None = None,
         retrieval: ChromaRetrieval | None = None,
         **fields: Any,
     ) -> None:
         check_user_id(user_id)
-        retrieval = retrieval or ChromaRetrieval(path, client=client, embedding=embedding)
+        retrieval = retrieval or ChromaRetrieval(path, client=client, embedding=embedding, chunk_size=chunk_size)
         fields.setdefault("chat_memory", _ChromaHistory(retrieval, user_id, fields.get("session_id", "default")))
-        fields |= {"user_id": user_id, "path": None if path is None else str(path), "embedding": embedding}
+        fields |= {"user_id": user_id, "path": None if path is None else str(path), "embedding": embedding, "chunk_size": chunk_size}
         super().__init__(**fields)
         self._retrieval = retrieval
 

@@ -41,14 +41,15 @@ class _Adapted:
 class RAGMemory(PersonalMemory):
     """The same memory interface over Chroma: every turn a document, the `k` nearest that are not shown as evidence.
 
-    path: folder of the Chroma database (None: in LPM_HOME); or client: a `chromadb.HttpClient`. score_threshold: turns
-    whose cosine similarity with the question is lower are left out. embedding: any LlamaIndex embedding, or any object
+    path: folder of the Chroma database (None: in LPM_HOME); or client: a `chromadb.HttpClient`. chunk_size: turns
+    longer than so many characters are found, and given, in chunks. score_threshold: those whose cosine similarity with the question is lower are left out. embedding: any LlamaIndex embedding, or any object
     with embed_documents and embed_query (None: MiniLM). Neither client nor embedding travels in `to_dict`: set the fields
     again after `from_dict`. Raises InvalidInputError, StoreError, MissingDependencyError.
     """
 
     path: str | None = None
     k: int = Field(5, ge=1)
+    chunk_size: int | None = None
     score_threshold: float | None = None
     client: Any = Field(None, exclude=True)
     on_server: bool = False
@@ -85,7 +86,7 @@ class RAGMemory(PersonalMemory):
         if self.client is None and self.on_server:
             raise InvalidInputError("this memory was saved with a Chroma server's client, which does not travel with it; set `memory.client` to one like it")
         embedding = _Adapted(self.embedding) if isinstance(self.embedding, BaseEmbedding) else self.embedding
-        return ChromaRetrieval(self.path, client=self.client, embedding=embedding)
+        return ChromaRetrieval(self.path, client=self.client, embedding=embedding, chunk_size=self.chunk_size)
 
     @property
     def retrieval(self) -> ChromaRetrieval:
