@@ -48,7 +48,7 @@ class BackboneRecipe:
     intermediate_size: int = 768
     window: int = 1024
     rope_theta: float = 1e6
-    steps: int = 2650
+    steps: int = 2850
     batch_tokens: int = 6000
     learning_rate: float = 2e-3
     warmup: int = 100
