@@ -25,12 +25,12 @@ from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, distill, self_study
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
-from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Turn, Usage, UserMemory
+from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Source, Turn, Usage, UserMemory
 from lpm_core.settings import LPMSettings
 from lpm_core.store import MemoryStore, NewTurn
 from lpm_core.tools import check_tools
 from lpm_core.upkeep import ForgetReceipt, Upkeep
-from lpm_core.validation import check_messages, check_time, check_user_id
+from lpm_core.validation import check_messages, check_source, check_time, check_user_id
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
@@ -38,7 +38,7 @@ __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
 _log = logging.getLogger(__name__)
 
 _CACHED_USERS = 64
-_WRITTEN = ("user", "assistant")  # sources whose turns become slots
+_SOURCES: tuple[Source, ...] = ("user", "assistant")
 
 
 class AskOptions(TypedDict, total=False):
@@ -91,10 +91,13 @@ class LPM(Upkeep):
     """Latent personal memory around one frozen backbone and one store.
 
     Every call names its user. Safe to share between threads; the calls that take time have async twins.
+    sources: whose turns are written into slots. All turns are in the log, but what tools put out and what was imported
+    (system messages too) changes no answer unless "tool" or "import" is named here.
     """
 
-    def __init__(self, backbone: Backbone, weights: MemoryWeights, store: MemoryStore) -> None:
+    def __init__(self, backbone: Backbone, weights: MemoryWeights, store: MemoryStore, *, sources: Sequence[Source] = _SOURCES) -> None:
         self.backbone, self.weights, self.store = backbone, weights.eval().requires_grad_(False), store
+        self.sources = frozenset(check_source(source) for source in sources)
         self._cache: OrderedDict[str, tuple[UserMemory, Slots]] = OrderedDict()
         self._lock = threading.RLock()
         self._closed = False
@@ -109,6 +112,7 @@ class LPM(Upkeep):
         device: str | None = None,
         dtype: str | None = None,
         local_files_only: bool = False,
+        sources: Sequence[Source] = _SOURCES,
     ) -> Self:
         """Open an engine.
 
@@ -135,11 +139,11 @@ class LPM(Upkeep):
         backbone = Backbone.load(model, device=device or settings.device, dtype=dtype or settings.dtype, layer=layer, local_files_only=local_files_only)
         weights = MemoryWeights.load(memory, backbone)
         weights.to(backbone.device)
-        return cls(backbone, weights, store if isinstance(store, MemoryStore) else MemoryStore(store or settings.store_url))
+        return cls(backbone, weights, store if isinstance(store, MemoryStore) else MemoryStore(store or settings.store_url), sources=sources)
 
     def on_store(self, store: str | MemoryStore) -> Self:
         """An engine with the same model and weights on another store."""
-        return type(self)(self.backbone, self.weights, store if isinstance(store, MemoryStore) else MemoryStore(store))
+        return type(self)(self.backbone, self.weights, store if isinstance(store, MemoryStore) else MemoryStore(store), sources=tuple(self.sources))
 
     @property
     def closed(self) -> bool:
@@ -155,16 +159,20 @@ class LPM(Upkeep):
         *,
         session_id: str = "default",
         at: datetime | str | None = None,
+        source: Source | None = None,
     ) -> list[str]:
         """Add turns to a user's history; they are on disk, and readable through the slots, when this returns.
 
         messages: one text (of the user), one message or several, each {"role": …, "content": …}. at: when they were
-        said (datetime or ISO 8601; without a zone: UTC; None: now). Returns the turns' ids. Raises InvalidInputError.
+        said (datetime or ISO 8601; without a zone: UTC; None: now). source: where the words come from, "user",
+        "assistant", "tool" or "import" (None: as the role says); only `sources` are written into slots, and a text that
+        the user only passes on is "import". Returns the turns' ids. Raises InvalidInputError.
         """
         self._open()
         check_user_id(user_id)
         moment = check_time(at)
-        new = [NewTurn(session_id, role, content, moment, source) for role, content, source in check_messages(messages, session_id)]
+        given = None if source is None else check_source(source)
+        new = [NewTurn(session_id, role, content, moment, given or own) for role, content, own in check_messages(messages, session_id)]
         turns = self.store.append_turns(user_id, new)
         self._memory(user_id)
         return [turn.id for turn in turns]
@@ -214,7 +222,7 @@ class LPM(Upkeep):
         """The turns that slots are written from, by session."""
         sessions: dict[str, list[Turn]] = {}
         for turn in self.store.turns(user_id):
-            if turn.source in _WRITTEN:
+            if turn.source in self.sources:
                 sessions.setdefault(turn.session_id, []).append(turn)
         return sessions
 

@@ -10,7 +10,7 @@ from lpm_core.chat import Message
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Role, Source
 
-__all__ = ["MAX_ID", "MAX_MESSAGE", "check_age", "check_messages", "check_time", "check_user_id", "parse_age"]
+__all__ = ["MAX_ID", "MAX_MESSAGE", "check_age", "check_messages", "check_source", "check_time", "check_user_id", "parse_age"]
 
 MAX_ID = 512
 """Characters of a user or session id."""
@@ -78,6 +78,13 @@ def parse_age(value: str) -> timedelta:
         return timedelta(**{units[value[-1]]: int(value[:-1])})
     except OverflowError:
         return timedelta.max
+
+
+def check_source(source: object) -> Source:
+    """One of the sources of a turn. Raises InvalidInputError."""
+    if source not in get_args(Source):
+        raise InvalidInputError(f"source={_shown(source)}; sources are {', '.join(get_args(Source))}")
+    return cast(Source, source)
 
 
 def check_messages(messages: object, session_id: str) -> list[tuple[Role, str, Source]]:
