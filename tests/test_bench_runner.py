@@ -155,7 +155,7 @@ def test_the_likeliest_option_is_chosen_and_too_long_questions_are_cut(tiny: LPM
     arm = make_arm("none", tiny, tmp_path, 4)
     chat = tiny.backbone.chat
     embeds, _ = tiny.prompt(None, "where")
-    losses = [tiny.backbone.answer_loss(embeds, [*chat.text(text), *chat.markup("<|im_end|>")]) for text in options]
+    losses = [tiny.backbone.answer_loss(embeds, [*chat.content(text), *chat.markup("<|im_end|>")]) for text in options]
 
     outcome = arm.choose(CASES[0], question)
 
@@ -225,6 +225,59 @@ def test_the_page_shows_every_arm_and_needs_nothing_from_outside(tiny: LPM) -> N
     assert not re.search(r"<script|https?:|url\(|<link|@import", html)
     with pytest.raises(InvalidInputError):
         page([])
+
+
+def test_examples_that_an_arm_won_and_lost_show_their_evidence(tiny: LPM) -> None:
+    def score(answer: str, question: Question) -> float:
+        return 0.5
+
+    result = go(tiny, ("none", "rag@1", "lpm"), score=score, keep_answers=True)
+    for row in result["arms"]["lpm"]["answers"]:
+        row["score"], row["answer"] = (1.0, "A <b>") if row["id"] == "ann/1" else (0.0, "") if row["id"] == "bo/2" else (0.5, "B")
+
+    html = page([result])
+
+    cards = re.findall(r'<article class="example">.*?</article>', html)
+    assert len(cards) == 4
+    assert re.findall(r"<summary>(lpm .*?)</summary>", html) == [
+        f"lpm {word} {arm}: 1 of 1 questions" for arm in ("none", "rag@1") for word in ("won against", "lost to")
+    ]
+    won = cards[2]
+    assert all(f"<dd>{text}</dd>" in won for text in ("the cat is what", "grey", "A &lt;b&gt; <small>(score 1)</small>"))
+    assert "<dt>rag@1 was shown</dt><dd><ul><li>the cat is grey</li></ul></dd>" in won
+    assert "<dt>answer told in</dt><dd><ul><li>ann lives in Oslo</li><li>the cat is grey</li></ul></dd>" in won
+    assert "what is the time" in cards[3]
+    assert not re.search(r"<script|https?:|url\(|<link|@import", html)
+
+
+def test_no_more_than_ten_examples_are_drawn_and_only_from_documents_that_hold_answers(tiny: LPM) -> None:
+    def second_arm(answer: str, question: Question) -> float:
+        asked.append(answer)
+        return float(len(asked) > 14)
+
+    asked: list[str] = []
+    many = replace(CASES[0], questions=tuple(replace(CASES[0].questions[0], id=str(number)) for number in range(14)))
+    kept = go(tiny, ("none", "lpm"), [many], score=second_arm, keep_answers=True)
+
+    assert "lpm won against none: 10 of 14 questions" in page([kept])
+    assert page([kept]) == page([kept])
+    assert "--keep-answers" in page([{name: value for name, value in kept.items() if name != "questions"}])
+
+
+def test_kept_answers_survive_an_interruption_with_what_they_were_shown(tiny: LPM, tmp_path: Path) -> None:
+    partial = tmp_path / "out.json.partial"
+    with pytest.raises(KeyboardInterrupt):
+        go(tiny, ("rag@1",), score=stopping_after(3), partial=partial)
+
+    resumed = go(tiny, ("rag@1",), partial=partial, resume=True, keep_answers=True)
+
+    whole = go(tiny, ("rag@1",), keep_answers=True)
+    assert resumed["questions"] == whole["questions"]
+    assert whole["questions"]["ann/1"] == {
+        "question": "the cat is what", "gold": "grey", "evidence": ["t1", "t3"], "turns": {"t1": "ann lives in Oslo", "t3": "the cat is grey"},
+    }  # fmt: skip
+    assert [row["turns"] for row in resumed["arms"]["rag@1"]["answers"]] == [row["turns"] for row in whole["arms"]["rag@1"]["answers"]]
+    assert "questions" not in go(tiny, ("rag@1",))
 
 
 def test_documents_of_the_first_version_are_still_shown() -> None:

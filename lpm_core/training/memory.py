@@ -37,8 +37,8 @@ class MemoryRecipe:
     heads: int = 32
     agree: bool = True
     retrieval_steps: int = 400
-    retrieval_users: int = 24
-    retrieval_questions: int = 12
+    retrieval_users: int = 16
+    retrieval_questions: int = 24
     retrieval_learning_rate: float = 1e-3
     steps: int = 1000
     users: int = 10
@@ -46,9 +46,9 @@ class MemoryRecipe:
     rows: int = 32
     max_facts: int = 10
     curriculum: float = 0.4
-    learning_rate: float = 2e-3
+    learning_rate: float = 8e-4
     warmup: int = 50
-    attention_weight: float = 1.0
+    attention_weight: float = 0.3
     attention_floor: float = 0.1
     attention_until: float = 0.6
     window_share: float = 0.3
@@ -193,6 +193,7 @@ def train_memory(
         weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, agree=recipe.agree)
     weights.to(backbone.device)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
+    _keep_apart(weights)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     if moments.exists():
         load_optimizers([optimizer], moments)
@@ -224,6 +225,15 @@ def train_memory(
             figures = memory_recall(probes, weights, backbone)
             report.say("recall from memory, 8 facts, validation split: " + "  ".join(f"{kind} {value:.2f}" for kind, value in figures.items()))
     return weights
+
+
+def _keep_apart(weights: MemoryWeights) -> None:
+    """Keys learn from the address in a slot and values from its words, so that what is found does not hang on what is said."""
+    config = weights.config
+    if config.address_size:
+        words = (torch.arange(config.slot_size) < config.slot_size - config.address_size).float()[:, None]
+        weights.projection.w_k.register_hook(lambda gradient: gradient * (1 - words).to(gradient.device))
+        weights.projection.w_v.register_hook(lambda gradient: gradient * words.to(gradient.device))
 
 
 def _window(recipe: MemoryRecipe, corpus: Corpus, rng: random.Random) -> list[Message]:

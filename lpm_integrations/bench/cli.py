@@ -32,7 +32,7 @@ Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. 
 Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --json and options.")]
-KeepAnswers = Annotated[bool, typer.Option(help="Keep every answer in the document; answers may quote the data, mind its licence.")]
+KeepAnswers = Annotated[bool, typer.Option(help="Keep answers, questions and evidence in the document, for examples in the report; mind the data's licence.")]
 
 
 class Mode(StrEnum):
@@ -114,6 +114,7 @@ def probes(
     facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
     seed: int = 0,
+    keep_answers: KeepAnswers = False,
     out: Out = None,
     resume: Resume = False,
     model: Model = None,
@@ -126,7 +127,8 @@ def probes(
     names = arm_names(arms)
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
     cases = list(probe_cases(people, seed, facts, questions))
-    _run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), config, out, resume=resume, model=model, memory=memory)
+    options = {"resume": resume, "model": model, "memory": memory, "keep_answers": keep_answers}
+    _run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), config, out, **options)
 
 
 @app.command()
@@ -269,6 +271,57 @@ def own(
     cases = load_own(data)
     config = {"data": data.name, "people": len(cases), "score": "LoCoMo metric", "never_told": f"category {NEVER_TOLD}"}
     _run("own", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers)
+
+
+@app.command()
+def cost(
+    shape: Annotated[
+        str, typer.Option(help="Comma-separated: embedded (the engine), and 0.6b, 1.7b, 4b, 8b: a Qwen3 of that shape with random weights.")
+    ] = "embedded",
+    lengths: Annotated[str, typer.Option(help="Tokens of history, comma-separated.")] = "256,512,896,4096",
+    arms: Annotated[str, typer.Option(help="Comma-separated: none, full, rag, lpm; rag@10 for that many turns of text.")] = "none,full,rag,lpm",
+    repeats: Annotated[int, typer.Option(help="Rounds; in each of them every arm answers once.")] = 10,
+    tokens: Annotated[int, typer.Option(help="Tokens of an answer.")] = 16,
+    soft_tokens: Annotated[int, typer.Option(help="Soft tokens of shapes; the engine has its own.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="Default: float32 for the engine, bfloat16 for shapes.")] = None,
+    seed: int = 0,
+    out: Out = None,
+    resume: Resume = False,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """What a question costs at each length of history: tokens, KV cache, time, memory; as ratios to full context, the bare question and the floor."""
+    from rich.table import Table
+
+    from lpm_integrations.bench.cost import CostPlan, measure_cost, notes, tables
+    from lpm_integrations.bench.files import read_json, write_json
+
+    def names(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+    try:
+        numbers = tuple(map(int, names(lengths)))
+    except ValueError as error:
+        raise InvalidInputError(f"--lengths {lengths!r}: numbers of tokens with commas between them, as in 256,4096") from error
+    if resume and out is None:
+        raise InvalidInputError("--resume needs --json: what was measured so far is in that file")
+    plan = CostPlan(names(shape.lower()), numbers, names(arms), repeats, tokens, soft_tokens, device, dtype, seed, model, memory)
+    document: dict[str, Any] = {"shapes": {}}
+    try:
+        for document in measure_cost(plan, Console(stderr=True), read_json(out) if resume and out and out.exists() else None):
+            if out:
+                write_json(document, out)
+    finally:  # what was measured before an interruption is shown too
+        for title, headings, lines in tables(document):
+            shown = Table(title=title)
+            for number, heading in enumerate(headings):
+                shown.add_column(heading, justify="right" if number != 1 else "left")
+            for line in lines:
+                shown.add_row(*line)
+            Console().print(shown)
+        for note in notes(document):
+            Console().print(note, highlight=False, markup=False)
 
 
 @app.command()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from lpm_core.exceptions import DatasetError, InvalidInputError
+from lpm_integrations.bench.cost import notes, tables
 from lpm_integrations.bench.files import read_json
 from lpm_integrations.bench.plots import bars, points
 from lpm_integrations.bench.runner import category_names, rows
 from lpm_integrations.bench.significance import compare, mean_interval
 
 __all__ = ["page", "read_result"]
+
+_DRAWN = 10  # examples of each kind
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8885;--soft:#777;--mark:#2a6fb0}
@@ -30,17 +34,19 @@ td small{color:var(--soft);display:block}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.1rem 1rem}dt{color:var(--soft)}dd{margin:0}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem}
 figure{margin:0}figcaption{font-weight:600}svg{width:100%;height:auto}
+.example{border-left:3px solid var(--line);margin:1rem 0;padding-left:.8rem}.example ul{margin:0;padding-left:1.1rem}
+.example dl{grid-template-columns:minmax(4rem,auto) 1fr}summary{cursor:pointer;padding:.3rem 0}
 svg text{font:14px system-ui,sans-serif;fill:currentColor}svg circle,svg rect{fill:var(--mark)}svg line{stroke:currentColor}
 """
 
 
 def read_result(path: Path, *, any_kind: bool = False) -> dict[str, Any]:
-    """A result document with arms; with `any_kind` also the summary of a Mem0 run. Raises DatasetError for anything else."""
+    """A result document with arms; with `any_kind` also the summary of a Mem0 run, and costs. Raises DatasetError for anything else."""
     found = read_json(path)
     if isinstance(found, dict) and isinstance(found.get("benchmark"), str):
         if isinstance(found.get("arms"), dict) and found["arms"]:
             return found
-        if any_kind and found["benchmark"] == "mem0" and "overall" in found:
+        if any_kind and found.get({"mem0": "overall", "cost": "shapes"}.get(found["benchmark"], "")):
             return found
     raise DatasetError(f"{path} is no result document: name a file that `lpm bench … --json` wrote")
 
@@ -49,7 +55,8 @@ def page(documents: Sequence[Mapping[str, Any]]) -> str:
     """The page. Raises InvalidInputError for no document."""
     if not documents:
         raise InvalidInputError("a report needs at least one result document")
-    body = "".join(_mem0(document) if "arms" not in document else _arms(document) for document in documents)
+    kinds = {"mem0": _mem0, "cost": _cost}
+    body = "".join(kinds.get(document["benchmark"], _arms)(document) for document in documents)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Benchmarks of memory</title><style>{_STYLE}</style></head><body><h1>Benchmarks of memory</h1>"
@@ -62,7 +69,7 @@ def _arms(document: Mapping[str, Any]) -> str:
     benchmark, arms = document["benchmark"], document["arms"]
     asked = next(iter(arms.values()))["n"]
     parts = [f"<h2>{escape(benchmark)}</h2>", _config(document), _scores(document, f"Scores on {asked} questions")]
-    parts += [_comparisons(document), _costs(document), _plots(arms), _failures(arms)]
+    parts += [_comparisons(document), _examples(document), _costs(document), _plots(arms), _failures(arms)]
     return "".join(parts)
 
 
@@ -95,20 +102,62 @@ def _score(value: float | None, each: Sequence[float]) -> str:
 
 
 def _comparisons(document: Mapping[str, Any]) -> str:
-    """Every arm against LPM, or against the first arm."""
-    arms: Mapping[str, Any] = document["arms"]
-    scored = [arm for arm, row in arms.items() if row.get("scores")]
-    if len(scored) < 2:
-        return ""
-    base = "lpm" if "lpm" in scored else scored[0]
     lines = []
-    for arm in scored:
-        if arm != base:
-            row = compare(document, base, arm)["overall"]
-            low, high = row["interval"]
-            difference = f"{row['difference']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
-            lines.append([f"{escape(base)} - {escape(arm)}", str(row["n"]), difference, str(row["wins"]), str(row["losses"]), f"{row['p']:.3g}"])
-    return _table("Paired comparison, question by question", ["arms", "n", "difference", "won", "lost", "sign test p"], lines)
+    for base, arm in _pairs(document["arms"], "scores"):
+        row = compare(document, base, arm)["overall"]
+        low, high = row["interval"]
+        difference = f"{row['difference']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
+        lines.append([f"{escape(base)} - {escape(arm)}", str(row["n"]), difference, str(row["wins"]), str(row["losses"]), f"{row['p']:.3g}"])
+    return _table("Paired comparison, question by question", ["arms", "n", "difference", "won", "lost", "sign test p"], lines) if lines else ""
+
+
+def _pairs(arms: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[str, str]]:
+    """LPM, or the first arm, with every other arm: those that have the key."""
+    having = [arm for arm, row in arms.items() if row.get(key)]
+    base = "lpm" if "lpm" in having else next(iter(having), "")
+    return [(base, arm) for arm in having if arm != base]
+
+
+def _examples(document: Mapping[str, Any]) -> str:
+    """Questions that one arm answered better than another, drawn at random, with what each of them was shown."""
+    asked: Mapping[str, Any] = document.get("questions", {})
+    pairs = _pairs(document["arms"], "answers")
+    if not asked:
+        return "<p>Examples that arms won and lost are shown for results of runs with <code>--keep-answers</code>.</p>"
+    answers = {arm: {row["id"]: row for row in document["arms"][arm]["answers"]} for arm in {arm for pair in pairs for arm in pair}}
+    parts = ["<h3>Examples</h3>"] if pairs else []
+    for base, arm in pairs:
+        ours, theirs = answers[base], answers[arm]
+        for word, sign in (("won against", 1), ("lost to", -1)):
+            found = [name for name in asked if name in ours and name in theirs and (ours[name]["score"] - theirs[name]["score"]) * sign > 0]
+            drawn = [found[place] for place in sorted(random.Random(0).sample(range(len(found)), min(_DRAWN, len(found))))]
+            cards = "".join(_example(asked[name], {base: ours[name], arm: theirs[name]}) for name in drawn)
+            parts.append(f"<details><summary>{escape(base)} {word} {escape(arm)}: {len(drawn)} of {len(found)} questions</summary>{cards}</details>")
+    return "".join(parts)
+
+
+def _example(asked: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) -> str:
+    turns: Mapping[str, str] = asked["turns"]
+    entries = [("question", escape(asked["question"])), *([("options", _list(asked["options"]))] if asked.get("options") else [])]
+    entries.append(("right", "–" if asked["gold"] is None else escape(asked["gold"])))
+    for arm, row in answers.items():
+        entries.append((arm, f"{escape(row['answer']) or '–'} <small>(score {row['score']:.3g})</small>"))
+        shown = [turns[key] for key in row.get("turns", ()) if key in turns]
+        entries += [(f"{arm} was shown", _list(shown))] if shown else []
+    evidence = [turns[key] for key in asked["evidence"] if key in turns]
+    entries += [("answer told in", _list(evidence))] if evidence else []
+    return f'<article class="example"><dl>{"".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in entries)}</dl></article>'
+
+
+def _list(texts: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
+def _cost(document: Mapping[str, Any]) -> str:
+    """What a question costs, from `lpm bench cost`."""
+    said = "".join(f"<p>{escape(note)}</p>" for note in notes(document))
+    shown = (_table(title, headings, [[escape(cell) for cell in line] for line in lines]) for title, headings, lines in tables(document))
+    return f"<h2>cost</h2>{_config(document)}{said}{''.join(shown)}"
 
 
 def _costs(document: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ __all__ = ["category_names", "markdown", "print_table", "rows", "run"]
 
 _log = logging.getLogger(__name__)
 
+_SHOWN = 400  # characters of a turn that is kept beside an answer
+
 Score = Callable[[str, TestQuestion], float]
 """Score of an answer to a question, 0 to 1."""
 
@@ -51,8 +53,9 @@ def run(
     """All arms on all cases, one engine and one machine. Returns the result document of this benchmark.
 
     choose: arms choose among a question's options by their likelihood instead of writing an answer. partial: file that keeps each answer as it
-    comes; with `resume` those that it has are not asked again. A question on which an arm raises an error of this project is recorded as a
-    failure with score 0, and left out of the costs.
+    comes; with `resume` those that it has are not asked again. keep_answers: the document holds every answer, and under "questions" what was asked
+    and the texts of the turns that an arm retrieved or that hold the answer. A question on which an arm raises an error of this project is
+    recorded as a failure with score 0, and left out of the costs.
     """
     backbone = {
         "name": Path(engine.backbone.name).name,
@@ -74,7 +77,8 @@ def run(
                     _ask(arm_name, arm, cases, score, kept, bar, choose=choose)
             answered = [(question, row) for case in cases for question in case.questions if (row := kept.get(arm_name, question.id))]
             results[arm_name] = _summary(answered, keep_answers)
-    return {"benchmark": benchmark, "arms": results, "config": {**settings, "arms": list(arms)}, "environment": environment()}
+    asked = {"questions": _questions(cases, results)} if keep_answers else {}
+    return {"benchmark": benchmark, "arms": results, **asked, "config": {**settings, "arms": list(arms)}, "environment": environment()}
 
 
 def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool) -> None:
@@ -98,7 +102,7 @@ def _row(arm: Arm, case: Case, question: TestQuestion, score: Score, *, choose: 
     row = asdict(outcome)
     retrieved = row.pop("retrieved")
     if retrieved is not None:
-        row |= {"retrieved": len(retrieved), "recall": retrieval_recall(retrieved, question.evidence)}
+        row |= {"retrieved": len(retrieved), "recall": retrieval_recall(retrieved, question.evidence), "turns": list(retrieved)}
     return {**row, "score": score(outcome.answer, question)}
 
 
@@ -141,8 +145,28 @@ def _summary(answered: _Answered, keep_answers: bool) -> dict[str, Any]:
     if failures:
         summary["failures"] = failures
     if keep_answers:
-        summary["answers"] = [{"id": question.id, **{name: row[name] for name in ("answer", "score", "nll")}} for question, row in answered]
+        summary["answers"] = [
+            {"id": question.id, **{name: row[name] for name in ("answer", "score", "nll")}, **({"turns": row["turns"]} if "turns" in row else {})}
+            for question, row in answered
+        ]
     return summary
+
+
+def _questions(cases: Sequence[Case], results: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, by question id; `turns` are beginnings of the turns that arms retrieved or that hold the answer, by key."""
+    shown: dict[str, dict[str, None]] = {}
+    for result in results.values():
+        for row in result["answers"]:
+            shown.setdefault(row["id"], {}).update(dict.fromkeys(row.get("turns", ())))
+    found: dict[str, Any] = {}
+    for case in cases:
+        texts = {turn.key: turn.content for turn in case.turns}
+        for question in case.questions:
+            keys = [key for key in (*question.evidence, *shown[question.id]) if key in texts]
+            turns = {key: texts[key] if len(texts[key]) <= _SHOWN else f"{texts[key][:_SHOWN]}…" for key in keys}
+            found[question.id] = {"question": question.text, "gold": question.gold, "evidence": list(question.evidence), "turns": turns}
+            found[question.id] |= {"options": list(question.options)} if question.options else {}
+    return found
 
 
 _NAMES: Mapping[str, Mapping[str, str]] = {
