@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -17,6 +18,7 @@ from lpm_core.exceptions import InvalidInputError, LPMError
 
 if TYPE_CHECKING:
     from lpm_core.engine import ForgetReceipt
+    from lpm_core.storage.rekey import Rekeyed
 
 __all__ = ["app", "main"]
 
@@ -64,10 +66,9 @@ def ask(user: str, question: str, store: Store = None, model: Model = None, memo
 @app.command()
 def turns(user: str, store: Store = None, as_json: Json = False) -> None:
     """List what the log keeps of USER."""
-    from lpm_core.settings import LPMSettings
     from lpm_core.store import MemoryStore
 
-    with MemoryStore(store or LPMSettings().store_url) as opened:
+    with MemoryStore(_store_url(store)) as opened:
         rows = opened.turns(user)
     if as_json:
         Console().print_json(json.dumps([{**vars(turn), "at": turn.at.isoformat()} for turn in rows]))
@@ -81,10 +82,9 @@ def turns(user: str, store: Store = None, as_json: Json = False) -> None:
 @app.command()
 def users(store: Store = None, as_json: Json = False) -> None:
     """List the users of the store."""
-    from lpm_core.settings import LPMSettings
     from lpm_core.store import MemoryStore
 
-    with MemoryStore(store or LPMSettings().store_url) as opened:
+    with MemoryStore(_store_url(store)) as opened:
         names = opened.users()
     if as_json:
         Console().print_json(json.dumps(names))
@@ -241,6 +241,59 @@ def doctor(
         console.print(f"{report.users} users, {report.turns} turns, {report.pages} pages: {state}", highlight=False)
     if not report.sound:
         raise typer.Exit(2)
+
+
+@app.command()
+def encrypt(store: Store = None) -> None:
+    """Encrypt a store in place, under LPM_MASTER_KEY. All or nothing; afterwards no plain text is left in its files."""
+    from rich.progress import Progress
+
+    from lpm_core.storage.rekey import encrypt_store
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("encrypting turns", total=None)
+        done = encrypt_store(_store_url(store), _master_key(), lambda count, total: progress.update(task, completed=count, total=total))
+    _show_rekeyed(done, "encrypted the data", "nothing was left to encrypt")
+
+
+@app.command("rotate-key")
+def rotate_key(store: Store = None) -> None:
+    """Put the keys of an encrypted store under LPM_NEW_MASTER_KEY instead of LPM_MASTER_KEY. All or nothing."""
+    from lpm_core.storage.rekey import rotate_key as rotate
+
+    new = os.environ.get("LPM_NEW_MASTER_KEY")
+    if new is None:
+        raise InvalidInputError("set LPM_NEW_MASTER_KEY to the key that is to come; `lpm new-key` makes one")
+    _show_rekeyed(rotate(_store_url(store), _master_key(), new), "changed the keys", "nothing was left to change")
+    Console().print("set LPM_MASTER_KEY to the new key from now on")
+
+
+@app.command("new-key")
+def new_key() -> None:
+    """Print a random key for LPM_MASTER_KEY. Keep it apart from the store: who loses it loses the memory."""
+    from lpm_core.storage.encryption import new_master_key
+
+    typer.echo(new_master_key())
+
+
+def _store_url(store: str | None) -> str:
+    from lpm_core.settings import LPMSettings
+
+    return store or LPMSettings().store_url
+
+
+def _master_key() -> str:
+    from lpm_core.settings import LPMSettings
+
+    key = LPMSettings().master_key
+    if key is None:
+        raise InvalidInputError("set LPM_MASTER_KEY to the key of the store; `lpm new-key` makes one")
+    return key.get_secret_value()
+
+
+def _show_rekeyed(done: Rekeyed, what: str, nothing: str) -> None:
+    rest = "" if done.vacuumed else "; the file is in use, and is cleaned when it is next opened"
+    Console().print(f"{what} of {done.users} users{rest}" if done.users else f"{nothing}{rest}", highlight=False)
 
 
 def _confirm(question: str, yes: bool) -> None:

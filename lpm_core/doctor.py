@@ -9,9 +9,10 @@ from typing import Literal
 from sqlalchemy import Connection, delete, func, select, text, update
 
 from lpm_core.exceptions import StoreCorruptError
-from lpm_core.storage.pages import decode_page
+from lpm_core.storage.encryption import Keyring
+from lpm_core.storage.pages import PAGE_COLUMNS, decode_page
 from lpm_core.storage.tables import PAGES, SESSIONS, TURNS, USERS
-from lpm_core.storage.values import decode_turn, is_named
+from lpm_core.storage.turns import TURN_COLUMNS, decode_turn
 from lpm_core.store import MemoryStore
 
 __all__ = ["DoctorReport", "Finding", "examine", "repair"]
@@ -60,8 +61,8 @@ def examine(store: MemoryStore, *, backbone: str | None = None, weights: str | N
                 findings += _structure(connection)
             users, turns, pages = (connection.execute(select(func.count()).select_from(table)).scalar() or 0 for table in (USERS, TURNS, PAGES))
             for check in (_users, _sessions, _turns):
-                findings += check(connection)
-            findings += _pages(connection, {"backbone": backbone, "weights": weights})
+                findings += check(connection, store.database.keyring)
+            findings += _pages(connection, store.database.keyring, {"backbone": backbone, "weights": weights})
     except StoreCorruptError:
         findings.append(Finding("database", (), "the file cannot be read to its end", "none"))
     return DoctorReport(users, turns, pages, tuple(findings))
@@ -93,39 +94,43 @@ def _structure(connection: Connection) -> Iterator[Finding]:
             yield Finding("database", (), "an index does not match its table" if index else "a page of the file is damaged", "rebuild" if index else "none")
 
 
-def _users(connection: Connection) -> Iterator[Finding]:
+def _users(connection: Connection, keyring: Keyring) -> Iterator[Finding]:
     turns = select(func.count()).select_from(TURNS).where(TURNS.c.user_key == USERS.c.key).scalar_subquery()
-    for key, name, digest, expected, found in connection.execute(select(USERS.c.key, USERS.c.name, USERS.c.digest, USERS.c.turn_count, turns)):
-        if name is not None and not is_named(name, digest):
+    query = select(USERS.c.key, USERS.c.name, USERS.c.digest, USERS.c.data_key, USERS.c.turn_count, turns)
+    for key, name, digest, data_key, expected, found in connection.execute(query):
+        try:
+            if name is not None:
+                keyring.owner(digest, data_key).user_id(name)
+        except (TypeError, ValueError):
             yield Finding("user", (key,), "the id does not match its digest", "none")
         if expected != found:
             yield Finding("user", (key,), f"{found} turns are there where {expected} were stored", "drop")
 
 
-def _sessions(connection: Connection) -> Iterator[Finding]:
+def _sessions(connection: Connection, keyring: Keyring) -> Iterator[Finding]:
     turns = select(TURNS.c.id).where(TURNS.c.session_key == SESSIONS.c.key).exists()
-    query = select(SESSIONS.c.key, SESSIONS.c.name, SESSIONS.c.digest, turns)
-    for key, name, digest, used in connection.execute(query):
+    columns = (SESSIONS.c.key, SESSIONS.c.name, SESSIONS.c.digest, USERS.c.digest, USERS.c.data_key, turns)
+    for key, name, digest, user, data_key, used in connection.execute(select(*columns).outerjoin_from(SESSIONS, USERS, USERS.c.key == SESSIONS.c.user_key)):
         if not used:
             yield Finding("session", (key,), "no turn is of this session", "rebuild")
-        elif not is_named(name, digest):
+            continue
+        try:
+            keyring.owner(user, data_key).session_id(name, digest)
+        except (TypeError, ValueError):
             yield Finding("session", (key,), "the id does not match its digest", "none")
 
 
-def _turns(connection: Connection) -> Iterator[Finding]:
+def _turns(connection: Connection, keyring: Keyring) -> Iterator[Finding]:
     query = (
-        select(
-            *(TURNS.c.position, TURNS.c.id, SESSIONS.c.name, TURNS.c.role, TURNS.c.content, TURNS.c.at, TURNS.c.source, TURNS.c.checksum),
-            *(TURNS.c.user_key, SESSIONS.c.user_key, USERS.c.digest),
-        )
+        select(*TURN_COLUMNS, TURNS.c.user_key, SESSIONS.c.user_key, USERS.c.digest, USERS.c.data_key)
         .select_from(TURNS)
         .outerjoin(SESSIONS, SESSIONS.c.key == TURNS.c.session_key)
         .outerjoin(USERS, USERS.c.key == TURNS.c.user_key)
         .execution_options(yield_per=_STREAM)
     )
-    for *row, user, owner, digest in connection.execute(query):
+    for *row, user, owner, digest, data_key in connection.execute(query):
         try:
-            decode_turn("", digest, row)
+            decode_turn("", keyring.owner(digest, data_key), row)
             problem = "" if user == owner else "its session is of another user"
         except (TypeError, ValueError, OverflowError):
             problem = "it fails its checksum" if digest is not None and owner is not None else "its user or its session is missing"
@@ -133,9 +138,9 @@ def _turns(connection: Connection) -> Iterator[Finding]:
             yield Finding("turn", (user, row[0]), problem, "drop")
 
 
-def _pages(connection: Connection, prints: Mapping[str, str | None]) -> Iterator[Finding]:
+def _pages(connection: Connection, keyring: Keyring, prints: Mapping[str, str | None]) -> Iterator[Finding]:
     query = (
-        select(PAGES, SESSIONS.c.name.label("session"), SESSIONS.c.digest.label("session_digest"), USERS.c.digest.label("user_digest"))
+        select(*PAGE_COLUMNS, USERS.c.digest.label("user_digest"), USERS.c.data_key)
         .select_from(PAGES)
         .outerjoin(SESSIONS, SESSIONS.c.key == PAGES.c.session_key)
         .outerjoin(USERS, USERS.c.key == SESSIONS.c.user_key)
@@ -149,7 +154,7 @@ def _pages(connection: Connection, prints: Mapping[str, str | None]) -> Iterator
             problem = "it was made with another backbone or other weights"
         else:
             try:
-                page = decode_page(dict(row), (str(row["user_digest"]), row["session_digest"]), row["session"])
+                page = decode_page(dict(row), keyring.owner(str(row["user_digest"]), row["data_key"]))
                 if turns[0] != row["session_key"]:
                     turns = (row["session_key"], set(connection.execute(select(TURNS.c.id).where(TURNS.c.session_key == row["session_key"])).scalars()))
                 problem = "" if turns[1] >= {*page.turn_ids, *page.slot_turns} else "it names turns that are not in its session"

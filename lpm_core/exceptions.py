@@ -10,6 +10,7 @@ LPMError
 ├── StoreError
 │   ├── StoreUnavailableError               the database cannot be opened, locked or written
 │   ├── StoreCorruptError                   the database or a page in it is damaged
+│   ├── StoreKeyError                       the master key is missing, wrong or malformed
 │   └── StoreVersionError                   the database was written by a newer version
 ├── DatasetError                            a benchmark file that is missing or malformed
 └── MissingDependencyError (also an ImportError)   an extra that is not installed
@@ -28,6 +29,7 @@ __all__ = [
     "ModelNotFoundError",
     "StoreCorruptError",
     "StoreError",
+    "StoreKeyError",
     "StoreUnavailableError",
     "StoreVersionError",
     "UnknownUserError",
@@ -72,6 +74,10 @@ class StoreUnavailableError(StoreError):
 
 class StoreCorruptError(StoreError):
     """The database, or a page in it, is damaged."""
+
+
+class StoreKeyError(StoreError):
+    """The master key is missing, wrong or malformed, or there is one for a store that is not encrypted. No key is in the message."""
 
 
 class StoreVersionError(StoreError):

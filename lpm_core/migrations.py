@@ -133,7 +133,13 @@ def _002_turn_checksums(connection: Connection) -> None:
         last = portion[-1][0]
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_001_turns_pages_audit, _002_turn_checksums]
+def _003_data_keys(connection: Connection) -> None:
+    """A wrapped data key for every user of an encrypted store, which also has a row `encryption` in meta."""
+    kind = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+    connection.execute(text(f"ALTER TABLE users ADD COLUMN data_key {kind}"))
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_001_turns_pages_audit, _002_turn_checksums, _003_data_keys]
 
 
 def schema_version(connection: Connection, place: str) -> int:
@@ -154,8 +160,11 @@ def schema_version(connection: Connection, place: str) -> int:
     return found
 
 
-def migrate(connection: Connection, place: str) -> None:
-    """Bring a database to the newest schema, inside the caller's write transaction; raises as `schema_version` does."""
+def migrate(connection: Connection, place: str) -> int:
+    """Bring a database to the newest schema, inside the caller's write transaction; raises as `schema_version` does.
+
+    Returns the schema it had: 0 if it was empty.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
     done = schema_version(connection, place)
@@ -165,3 +174,4 @@ def migrate(connection: Connection, place: str) -> None:
     for number, migration in enumerate(MIGRATIONS[done:], start=done + 1):
         migration(connection)
         connection.execute(_SCHEMA_VERSION.insert().values(version=number, at=time.time_ns() // 1000))
+    return done

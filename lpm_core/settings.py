@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["LPMConfig", "LPMSettings", "Placement"]
@@ -53,7 +53,7 @@ class LPMConfig(BaseModel):
 
 
 class LPMSettings(BaseSettings):
-    """Settings from the environment: LPM_HOME, LPM_MODEL, LPM_MEMORY, LPM_STORE, LPM_DEVICE, LPM_DTYPE."""
+    """Settings from the environment: LPM_HOME, LPM_MODEL, LPM_MEMORY, LPM_STORE, LPM_MASTER_KEY, LPM_DEVICE, LPM_DTYPE."""
 
     model_config = SettingsConfigDict(env_prefix="LPM_", frozen=True, extra="ignore")
 
@@ -61,6 +61,7 @@ class LPMSettings(BaseSettings):
     model: str | None = None
     memory: str | None = None
     store: str | None = None
+    master_key: SecretStr | None = None
     device: str = "cpu"
     dtype: str = "float32"
 

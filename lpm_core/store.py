@@ -15,23 +15,23 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, select
 
 from lpm_core.exceptions import InvalidInputError, StoreUnavailableError
 from lpm_core.memory import Page, Turn
-from lpm_core.storage.database import DamagedRowError, Database
-from lpm_core.storage.pages import check_pages, decode_page, encode_page, serialise
+from lpm_core.settings import LPMSettings
+from lpm_core.storage.database import Database
+from lpm_core.storage.encryption import Owner
+from lpm_core.storage.pages import PAGE_COLUMNS, check_pages, decode_page, encode_page, serialise
 from lpm_core.storage.tables import AUDIT, PAGES, SESSIONS, TURNS, USERS
+from lpm_core.storage.turns import TURN_COLUMNS, check_turn, decode_turn, encode_turn
 from lpm_core.storage.values import (
     AuditRow,
+    DamagedRowError,
     NewTurn,
     Removed,
     batches,
-    decode_turn,
-    encode_turn,
     known_form,
     microseconds,
     moment,
     named,
     plain,
-    text,
-    turn_checksum,
 )
 
 __all__ = ["AuditRow", "MemoryStore", "NewTurn", "Removed"]
@@ -45,18 +45,23 @@ class _User(NamedTuple):
     last_position: int
     turn_count: int
     named: bool
+    data_key: bytes | None
 
 
 class MemoryStore:
     """Turn log, pages and audit trail of all users, by SQLAlchemy URL. Safe to share between threads.
 
+    master_key: 32 bytes in base64 (None: LPM_MASTER_KEY; if that is not set either, the store is not encrypted). Texts, ids and
+    slots are sealed under it: see `lpm_core.storage.encryption`. It must be that of the store; a new store takes it as its own.
+
     A call that writes is one transaction, durable when it returns. Errors: InvalidInputError for a URL, id or text that cannot
-    be used; MissingDependencyError without the database's driver; StoreUnavailableError, StoreCorruptError and
-    StoreVersionError for the database; EngineClosedError after `close()`.
+    be used; MissingDependencyError without the database's driver or `cryptography`; StoreKeyError for a key that is malformed or not
+    the store's; StoreUnavailableError, StoreCorruptError and StoreVersionError for the database; EngineClosedError after `close()`.
     """
 
-    def __init__(self, url: str) -> None:
-        self.database = Database(url)
+    def __init__(self, url: str, master_key: str | None = None) -> None:
+        setting = LPMSettings().master_key
+        self.database = Database(url, setting.get_secret_value() if master_key is None and setting is not None else master_key)
 
     @property
     def id(self) -> str:
@@ -90,29 +95,29 @@ class MemoryStore:
         return self._append(user_id, [(turn.id, NewTurn(turn.session_id, turn.role, turn.content, turn.at, turn.source)) for turn in turns], "import")
 
     def _append(self, user_id: str, turns: Sequence[tuple[str, NewTurn]], action: str) -> list[Turn]:
-        name, digest = named(user_id, "user_id")
+        name, digest = named(user_id, "user_id")[0], self._digest(user_id)
         if not turns:
             return []
-        rows = {turn_id: encode_turn(turn) for turn_id, turn in turns}
+        rows = {turn_id: check_turn(turn) for turn_id, turn in turns}
         with self.database.begin(write=True) as connection:
             user = _lock_user(connection, digest) or self._add_user(connection, digest)
             if action == "import":
                 turns = _missing(connection, user, turns)
                 if not turns:
                     return []
-            sessions = {session_id: _add_session(connection, user.key, session_id) for session_id in dict.fromkeys(turn.session_id for _, turn in turns)}
+            data_key = user.data_key if user.named else self.database.keyring.new_data_key(digest)
+            owner = self.database.keyring.owner(digest, data_key)
+            sessions = {session_id: _add_session(connection, user.key, owner, session_id) for session_id in dict.fromkeys(turn.session_id for _, turn in turns)}
             stored: list[Turn] = []
             values = []
             for position, (turn_id, turn) in enumerate(turns, start=user.last_position + 1):
-                row = rows[turn_id]
-                session_digest = named(turn.session_id, "session_id")[1]
-                checksum = turn_checksum(digest, session_digest, turn_id, position, row["role"], row["source"], row["at"], row["content"])
-                place = {"id": turn_id, "user_key": user.key, "session_key": sessions[turn.session_id], "position": position, "checksum": checksum}
-                values.append(row | place)
+                key, session_digest = sessions[turn.session_id]
+                row = encode_turn(rows[turn_id], turn_id, position, owner, session_digest)
+                values.append(row | {"user_key": user.key, "session_key": key})
                 stored.append(Turn(turn_id, user_id, turn.session_id, turn.role, turn.content, moment(row["at"]), turn.source))
             connection.execute(TURNS.insert(), values)
-            count = user.turn_count + len(stored)
-            _changed(connection, user, action, [turn.id for turn in stored], name=name, last_position=user.last_position + len(stored), turn_count=count)
+            grown = {"last_position": user.last_position + len(stored), "turn_count": user.turn_count + len(stored)}
+            _changed(connection, user, action, [turn.id for turn in stored], name=owner.seal(name, "users"), data_key=data_key, **grown)
         return stored
 
     def turns(self, user_id: str, *, session_id: str | None = None, turn_ids: Iterable[str] | None = None) -> list[Turn]:
@@ -120,17 +125,18 @@ class MemoryStore:
 
         A turn that fails its checksum, or is missing, raises StoreCorruptError: part of a history is not served as all of it.
         """
-        digest = named(user_id, "user_id")[1]
+        digest = self._digest(user_id)
         query = _turn_query(digest)
         if session_id is not None:
-            query = query.where(SESSIONS.c.digest == named(session_id, "session_id")[1])
+            query = query.where(SESSIONS.c.digest == self._session_digest(digest, session_id))
         portions = [None] if turn_ids is None else batches(known_form(turn_ids))
         with self.database.begin() as connection:
             rows = [tuple(row) for ids in portions for row in connection.execute(query if ids is None else query.where(TURNS.c.id.in_(ids)))]
             whole = session_id is None and turn_ids is None
             expected = connection.execute(select(USERS.c.turn_count).where(USERS.c.digest == digest)).scalar() or 0 if whole else len(rows)
             try:
-                turns = [decode_turn(user_id, digest, row) for row in sorted(rows, key=lambda row: row[0])]
+                owner = self.database.keyring.owner(digest, rows[0][-1] if rows else None)
+                turns = [decode_turn(user_id, owner, row[:-1]) for row in sorted(rows, key=lambda row: row[0])]
             except (TypeError, ValueError, OverflowError):
                 raise DamagedRowError("a turn cannot be read") from None
             if len(turns) != expected:
@@ -139,19 +145,17 @@ class MemoryStore:
 
     def users(self) -> list[str]:
         """The users who have turns, in the order they were first seen."""
-        query = select(USERS.c.name, USERS.c.digest).where(select(TURNS.c.id).where(TURNS.c.user_key == USERS.c.key).exists()).order_by(USERS.c.key)
+        columns = (USERS.c.name, USERS.c.digest, USERS.c.data_key)
+        query = select(*columns).where(select(TURNS.c.id).where(TURNS.c.user_key == USERS.c.key).exists()).order_by(USERS.c.key)
         with self.database.begin() as connection:
             try:
-                names = [(text(name), digest) for name, digest in connection.execute(query)]
+                return [self.database.keyring.owner(digest, data_key).user_id(name) for name, digest, data_key in connection.execute(query)]
             except (TypeError, ValueError):
                 raise DamagedRowError("a user id cannot be read") from None
-            if any(named(name, "user_id")[1] != digest for name, digest in names):
-                raise DamagedRowError("a user id cannot be read")
-        return [name for name, _ in names]
 
     def exists(self, user_id: str) -> bool:
         """Whether the user was ever seen, and not deleted since."""
-        query = select(USERS.c.key).where(USERS.c.digest == named(user_id, "user_id")[1], USERS.c.name.is_not(None))
+        query = select(USERS.c.key).where(USERS.c.digest == self._digest(user_id), USERS.c.name.is_not(None))
         with self.database.begin() as connection:
             return connection.execute(query).first() is not None
 
@@ -161,7 +165,7 @@ class MemoryStore:
         Read it before the turns that pages are made from: `replace_pages` then refuses pages of a history that has moved on.
         """
         with self.database.begin() as connection:
-            found = connection.execute(select(USERS.c.version).where(USERS.c.digest == named(user_id, "user_id")[1])).scalar()
+            found = connection.execute(select(USERS.c.version).where(USERS.c.digest == self._digest(user_id))).scalar()
         return int(found or 0)
 
     # Deletion
@@ -173,12 +177,12 @@ class MemoryStore:
         """
         if [turn_ids is None, session_id is None, before is None].count(False) != 1:
             raise InvalidInputError("Give exactly one of turn_ids, session_id and before.")
-        _, digest = named(user_id, "user_id")
+        digest = self._digest(user_id)
         conditions: list[ColumnElement[bool]]
         if turn_ids is not None:
             conditions = [TURNS.c.id.in_(ids) for ids in batches(known_form(turn_ids))]
         elif session_id is not None:
-            conditions = [SESSIONS.c.digest == named(session_id, "session_id")[1]]
+            conditions = [SESSIONS.c.digest == self._session_digest(digest, session_id)]
         elif before is not None:
             conditions = [TURNS.c.at < microseconds(before)]
         with self.database.begin(write=True) as connection:
@@ -203,11 +207,12 @@ class MemoryStore:
         return Removed(removed, pages, sessions)
 
     def delete_user(self, user_id: str) -> Removed:
-        """Delete a user's turns, pages and id. The bytes are gone from the files after `vacuum`.
+        """Delete a user's turns, pages, id and data key. The bytes are gone from the files after `vacuum`.
 
-        What stays is the SHA-256 of the id, the version and the audit trail, so that a deletion can be shown to have happened.
+        Without the key, rows of an encrypted store that outlive it somewhere can be read by nobody; a backup that has both can still
+        be. What stays is the digest of the id, the version and the audit trail, so that a deletion can be shown to have happened.
         """
-        _, digest = named(user_id, "user_id")
+        digest = self._digest(user_id)
         with self.database.begin(write=True) as connection:
             user = _lock_user(connection, digest)
             if user is None or not user.named:
@@ -217,7 +222,7 @@ class MemoryStore:
             pages = connection.execute(delete(PAGES).where(PAGES.c.session_key.in_(mine))).rowcount
             connection.execute(delete(TURNS).where(TURNS.c.user_key == user.key))
             sessions = connection.execute(delete(SESSIONS).where(SESSIONS.c.user_key == user.key)).rowcount
-            _changed(connection, user, "forget_user", removed, name=None, turn_count=0)
+            _changed(connection, user, "forget_user", removed, name=None, data_key=None, turn_count=0)
             self.database.owe_vacuum(connection)
         return Removed(removed, pages, sessions)
 
@@ -230,7 +235,7 @@ class MemoryStore:
         query = (
             select(AUDIT.c.action, AUDIT.c.at, AUDIT.c.turn_ids)
             .join_from(AUDIT, USERS, USERS.c.key == AUDIT.c.user_key)
-            .where(USERS.c.digest == named(user_id, "user_id")[1])
+            .where(USERS.c.digest == self._digest(user_id))
             .order_by(AUDIT.c.key)
         )
         with self.database.begin() as connection:
@@ -243,9 +248,9 @@ class MemoryStore:
 
     def pages(self, user_id: str, *, backbone: str, weights: str) -> list[Page]:
         """A user's pages made with these fingerprints, in the order of their turns; damaged ones are dropped, to be rebuilt."""
-        _, digest = named(user_id, "user_id")
+        digest = self._digest(user_id)
         query = (
-            select(PAGES, SESSIONS.c.name.label("session"), SESSIONS.c.digest.label("session_digest"))
+            select(*PAGE_COLUMNS, USERS.c.data_key)
             .join_from(PAGES, SESSIONS, SESSIONS.c.key == PAGES.c.session_key)
             .join(USERS, USERS.c.key == SESSIONS.c.user_key)
             .where(USERS.c.digest == digest, PAGES.c.backbone == plain(backbone, "backbone"), PAGES.c.weights == plain(weights, "weights"))
@@ -253,11 +258,12 @@ class MemoryStore:
         )
         with self.database.begin() as connection:
             rows = connection.execute(query).mappings().all()
+            owner = self.database.keyring.owner(digest, rows[0]["data_key"] if rows else None)
         pages: list[Page] = []
         damaged: list[int] = []
         for row in rows:
             try:
-                pages.append(decode_page(dict(row), (digest, row["session_digest"]), row["session"]))
+                pages.append(decode_page(dict(row), owner))
             except ValueError:
                 damaged.append(row["key"])
         if damaged:
@@ -273,8 +279,8 @@ class MemoryStore:
         Returns False, with nothing written, if the user's history is no longer at `version`. Raises InvalidInputError for a page
         that is not of this session, or names turns that are not in it.
         """
-        _, digest = named(user_id, "user_id")
-        _, session_digest = named(session_id, "session_id")
+        digest = self._digest(user_id)
+        session_digest = self._session_digest(digest, session_id)
         check_pages(pages, session_id, from_index)
         prints = {"backbone": plain(backbone, "backbone"), "weights": plain(weights, "weights")}
         # The tensors are serialised before the transaction: no other writer waits for that.
@@ -286,16 +292,23 @@ class MemoryStore:
             session = _session_key(connection, user.key, session_digest) if user else 0
             found = connection.execute(select(TURNS.c.id, TURNS.c.position).where(TURNS.c.session_key == session))
             positions: dict[str, int] = dict(tuple(row) for row in found)
+            owner = self.database.keyring.owner(digest, user.data_key if user else None)
             rows = []
             for page, slots in zip(pages, blobs, strict=True):
                 if not positions.keys() >= {*page.turn_ids, *page.slot_turns}:
                     raise InvalidInputError(f"Page {page.index} names turns that are not in its session. Make pages from turns(user_id, session_id=...).")
                 position = min(positions[turn_id] for turn_id in page.turn_ids)
-                rows.append(encode_page(page, slots, position, (digest, session_digest), prints) | {"session_key": session})
+                rows.append(encode_page(page, slots, position, owner, session_digest, prints) | {"session_key": session})
             connection.execute(delete(PAGES).where(PAGES.c.session_key == session, PAGES.c.page_index >= from_index))
             if rows:
                 connection.execute(PAGES.insert(), rows)
         return True
+
+    def _digest(self, user_id: str) -> str:
+        return self.database.keyring.digest(named(user_id, "user_id")[1])
+
+    def _session_digest(self, user_digest: str, session_id: str) -> str:
+        return self.database.keyring.digest(named(session_id, "session_id")[1], user_digest)
 
     def _add_user(self, connection: Connection, digest: str) -> _User:
         # Another process may be adding the same user: whoever is second waits here, and finds the row of the first.
@@ -308,9 +321,9 @@ class MemoryStore:
 
 
 def _turn_query(digest: str) -> Select[tuple[object, ...]]:
-    """The columns that `decode_turn` takes, of one user."""
+    """The turns of one user: the columns that `decode_turn` takes, and the user's data key."""
     return (
-        select(TURNS.c.position, TURNS.c.id, SESSIONS.c.name, TURNS.c.role, TURNS.c.content, TURNS.c.at, TURNS.c.source, TURNS.c.checksum)
+        select(*TURN_COLUMNS, USERS.c.data_key)
         .join_from(TURNS, SESSIONS, (SESSIONS.c.key == TURNS.c.session_key) & (SESSIONS.c.user_key == TURNS.c.user_key))
         .join(USERS, USERS.c.key == TURNS.c.user_key)
         .where(USERS.c.digest == digest)
@@ -320,9 +333,9 @@ def _turn_query(digest: str) -> Select[tuple[object, ...]]:
 
 def _lock_user(connection: Connection, digest: str) -> _User | None:
     """The user's row, held against other writers until the transaction ends (SQLite holds the whole file)."""
-    columns = (USERS.c.key, USERS.c.version, USERS.c.last_position, USERS.c.turn_count, USERS.c.name.is_not(None))
+    columns = (USERS.c.key, USERS.c.version, USERS.c.last_position, USERS.c.turn_count, USERS.c.name.is_not(None), USERS.c.data_key)
     row = connection.execute(select(*columns).where(USERS.c.digest == digest).with_for_update()).one_or_none()
-    return None if row is None else _User(row[0], row[1], row[2], row[3], bool(row[4]))
+    return None if row is None else _User(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
 
 
 def _session_key(connection: Connection, user_key: int, digest: str) -> int:
@@ -331,13 +344,14 @@ def _session_key(connection: Connection, user_key: int, digest: str) -> int:
     return int(found or 0)
 
 
-def _add_session(connection: Connection, user_key: int, session_id: str) -> int:
-    """The key of a user's session, which is made if there is none; the user's row is held."""
-    name, digest = named(session_id, "session_id")
+def _add_session(connection: Connection, user_key: int, owner: Owner, session_id: str) -> tuple[int, str]:
+    """The key and the digest of a user's session, which is made if there is none; the user's row is held."""
+    name, _ = named(session_id, "session_id")
+    digest = owner.session_digest(name)
     if not (key := _session_key(connection, user_key, digest)):
-        connection.execute(SESSIONS.insert().values(user_key=user_key, digest=digest, name=name))
+        connection.execute(SESSIONS.insert().values(user_key=user_key, digest=digest, name=owner.seal(name, "sessions", digest)))
         key = _session_key(connection, user_key, digest)
-    return key
+    return key, digest
 
 
 def _missing(connection: Connection, user: _User, turns: Sequence[tuple[str, NewTurn]]) -> list[tuple[str, NewTurn]]:

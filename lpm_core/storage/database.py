@@ -16,21 +16,28 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, TableClause, create_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
-from lpm_core.exceptions import EngineClosedError, InvalidInputError, MissingDependencyError, StoreCorruptError, StoreError, StoreUnavailableError
+from lpm_core.exceptions import (
+    EngineClosedError,
+    InvalidInputError,
+    MissingDependencyError,
+    StoreCorruptError,
+    StoreError,
+    StoreKeyError,
+    StoreUnavailableError,
+)
 from lpm_core.migrations import MIGRATIONS, migrate, schema_version
+from lpm_core.storage.encryption import Keyring, MasterKey, SealingKeyring
 from lpm_core.storage.tables import META, PAGES, SESSIONS, TURNS, USERS
-from lpm_core.storage.values import plain
+from lpm_core.storage.values import DamagedRowError, plain
 
-__all__ = ["DamagedRowError", "Database"]
+__all__ = ["ENCRYPTION", "Database"]
 
 _log = logging.getLogger(__name__)
 
 _BUSY_MS = 30_000
 _DUE = "vacuum_due"
-
-
-class DamagedRowError(Exception):
-    """A row that fails its check; `Database.begin` makes a StoreCorruptError of it. The message never holds content."""
+ENCRYPTION = "encryption"
+"""The row of `meta` that keeps the index key of an encrypted store, wrapped; other stores have none."""
 
 
 class Database:
@@ -39,8 +46,13 @@ class Database:
     id: str
     """Random, made with the database: tells one store from another."""
 
-    def __init__(self, url: str) -> None:
+    keyring: Keyring
+    """How values lie in the columns."""
+
+    def __init__(self, url: str, master_key: str | None = None) -> None:
         target = _parse(url)
+        self._master = None if master_key is None else MasterKey(master_key)
+        self._keys: tuple[str | None] | None = None  # the row of keys as it was when the store was opened
         self.is_postgresql = target.get_backend_name() == "postgresql"
         self._in_memory = not self.is_postgresql and _is_in_memory(target)
         self.place, self._secrets = _describe(target)
@@ -105,14 +117,42 @@ class Database:
             ready = schema_version(connection, self.place) == len(MIGRATIONS)
         if not ready:
             with self.begin(write=True) as connection:
-                migrate(connection, self.place)
+                if migrate(connection, self.place) == 0 and self._master is not None:
+                    keys = SealingKeyring.new(self._master, self._read_id(connection)).dump()
+                    connection.execute(META.insert().values(key=ENCRYPTION, value=keys))
         with self.begin() as connection:
-            found = connection.execute(select(META.c.value).where(META.c.key == "store_id")).scalar()
-        if not isinstance(found, str):
-            raise self.corrupt("its id is missing")
-        self.id = found
+            self.id = self._read_id(connection)
+            found = _read_keys(connection)
+        self.keyring = self._open_keys(found)
+        self._keys = (found,)
         with suppress(StoreUnavailableError):  # a read-only store is still read
             self.vacuum()
+
+    def _read_id(self, connection: Connection) -> str:
+        found = connection.execute(select(META.c.value).where(META.c.key == "store_id")).scalar()
+        if not isinstance(found, str):
+            raise self.corrupt("its id is missing")
+        return found
+
+    def _open_keys(self, row: str | None) -> Keyring:
+        if row is None and self._master is None:
+            return Keyring()
+        if row is None:
+            raise StoreKeyError(f"The store {self.place} is not encrypted. Encrypt it with `lpm encrypt`, or unset LPM_MASTER_KEY.")
+        if self._master is None:
+            raise StoreKeyError(f"The store {self.place} is encrypted. Set LPM_MASTER_KEY to the key it was made with, or choose another store (LPM_STORE).")
+        try:
+            return SealingKeyring.load(self._master, self.id, row)
+        except DamagedRowError:
+            raise StoreKeyError(
+                f"The store {self.place} cannot be opened with this LPM_MASTER_KEY: it is the key of another store, or was changed by `lpm rotate-key`. "
+                "Set the right one; if it is, the store is damaged: restore a backup."
+            ) from None
+
+    def _check_keys(self, connection: Connection) -> None:
+        # A process that opened the store before it was encrypted, or got another key, would miss users and write what nobody can read.
+        if self._keys is not None and _read_keys(connection) != self._keys[0]:
+            raise StoreKeyError(f"The keys of the store {self.place} were changed since it was opened. Open it again, with LPM_MASTER_KEY as it is now.")
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[Connection]:
@@ -122,6 +162,7 @@ class Database:
                 raise self._is_closed()
             try:
                 with (self._writer if write else self._reader).begin() as connection:
+                    self._check_keys(connection)
                     yield connection
             except DamagedRowError as error:
                 raise self.corrupt(str(error)) from None
@@ -133,6 +174,12 @@ class Database:
     def insert(self, table: TableClause) -> sqlite.Insert | postgresql.Insert:
         """An INSERT of this database's dialect, which can say what to do about a row that is there already."""
         return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
+
+    def lock_keys(self, connection: Connection) -> None:
+        """Hold the row of keys, in a write transaction that is to change it, against all others: each of them reads it first."""
+        if self.is_postgresql:
+            connection.exec_driver_sql(f"LOCK TABLE {META.name} IN ACCESS EXCLUSIVE MODE")
+            self._check_keys(connection)
 
     def owe_vacuum(self, connection: Connection) -> None:
         """Note, in the transaction that deletes, that deleted bytes may still lie in the files until `vacuum`."""
@@ -181,7 +228,7 @@ class Database:
         with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql(f"SET lock_timeout = {_BUSY_MS}")
             try:
-                for name in (PAGES.name, TURNS.name, SESSIONS.name, USERS.name):
+                for name in (PAGES.name, TURNS.name, SESSIONS.name, USERS.name, META.name):
                     connection.exec_driver_sql(f"VACUUM (FULL) {name}")
             finally:
                 connection.exec_driver_sql("RESET lock_timeout")
@@ -218,6 +265,14 @@ class Database:
             sqlite3.SQLITE_CANTOPEN: "Check that the path is a file this process may open (LPM_STORE).",
         }
         return StoreUnavailableError(f"The store {self.place} cannot be used: {what}. {way_out.get(code & 0xFF, 'Check the database and LPM_STORE.')}")
+
+
+_KEYS = select(META.c.value).where(META.c.key == ENCRYPTION)
+
+
+def _read_keys(connection: Connection) -> str | None:
+    found = connection.execute(_KEYS).scalar()
+    return None if found is None else str(found)
 
 
 def _parse(url: str) -> URL:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import safetensors.torch
 import torch
 
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Page
-from lpm_core.storage.values import checksum, raw, text
+from lpm_core.storage.encryption import Owner
+from lpm_core.storage.tables import PAGES, SESSIONS
+from lpm_core.storage.values import checksum, raw
 
-__all__ = ["check_pages", "decode_page", "encode_page", "serialise"]
+__all__ = ["PAGE_COLUMNS", "check_pages", "decode_page", "encode_page", "serialise"]
+
+PAGE_COLUMNS: Final = (*PAGES.c, SESSIONS.c.name.label("session"), SESSIONS.c.digest.label("session_digest"))
+"""The columns that `decode_page` takes, by name."""
 
 
 def check_pages(pages: Sequence[Page], session_id: str, from_index: int) -> None:
@@ -33,20 +38,24 @@ def serialise(page: Page) -> bytes:
     return safetensors.torch.save({"slots": page.slots.detach().to("cpu", torch.float32).contiguous()})
 
 
-def encode_page(page: Page, slots: bytes, position: int, digests: tuple[str, str], prints: Mapping[str, str]) -> dict[str, Any]:
-    """The row of a page, without its session's key. `slots` is the serialised page, `digests` are of its user and session."""
+def encode_page(page: Page, slots: bytes, position: int, owner: Owner, session_digest: str, prints: Mapping[str, str]) -> dict[str, Any]:
+    """The row of a page, without its session's key. `slots` is the serialised page."""
     row = {"page_index": page.index, "first_position": position, "slot_turns": json.dumps(page.slot_turns), "turn_ids": json.dumps(page.turn_ids)}
     row |= {"tokens": page.tokens, "backbone": prints["backbone"], "weights": prints["weights"]}
-    return row | {"slots": slots, "checksum": checksum(slots, *digests, *row.values())}
+    place = (session_digest, *row.values())
+    sealed = owner.seal(slots, "pages", *place)
+    return row | {"slots": sealed, "checksum": checksum(sealed, owner.digest, *place)}
 
 
-def decode_page(row: Mapping[str, Any], digests: tuple[str, str], session: object) -> Page:
-    """A page from its row and its session's name. Raises ValueError for a damaged row."""
+def decode_page(row: Mapping[str, Any], owner: Owner) -> Page:
+    """A page from its PAGE_COLUMNS. Raises ValueError for a damaged row."""
     try:
         fields = [row[name] for name in ("page_index", "first_position", "slot_turns", "turn_ids", "tokens", "backbone", "weights")]
-        if row["checksum"] != checksum(raw(row["slots"]), *digests, *fields):
+        place = (row["session_digest"], *fields)
+        if row["checksum"] != checksum(raw(row["slots"]), owner.digest, *place):
             raise ValueError("checksum")
-        slots = safetensors.torch.load(raw(row["slots"]))["slots"]
-        return Page(text(session), row["page_index"], slots, tuple(json.loads(row["slot_turns"])), tuple(json.loads(row["turn_ids"])), row["tokens"])
+        slots = safetensors.torch.load(owner.open(row["slots"], "pages", *place))["slots"]
+        session = owner.open(row["session"], "sessions", row["session_digest"]).decode()
+        return Page(session, row["page_index"], slots, tuple(json.loads(row["slot_turns"])), tuple(json.loads(row["turn_ids"])), row["tokens"])
     except (TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ValueError("damaged page") from error

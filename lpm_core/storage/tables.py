@@ -13,7 +13,7 @@ def _table(name: str, *columns: str) -> TableClause:
 
 # Columns have no types here: values arrive as the driver read them, so that a damaged row fails its check and not the whole query.
 META = _table("meta", "key", "value")
-USERS = _table("users", "key", "digest", "name", "version", "last_position", "turn_count")
+USERS = _table("users", "key", "digest", "name", "version", "last_position", "turn_count", "data_key")
 SESSIONS = _table("sessions", "key", "user_key", "digest", "name")
 TURNS = _table("turns", "id", "user_key", "session_key", "position", "role", "source", "at", "content", "checksum")
 PAGES = _table("pages", "key", "session_key", "page_index", "first_position", "slots", "slot_turns", "turn_ids", "tokens", "backbone", "weights", "checksum")

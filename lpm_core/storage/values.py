@@ -8,28 +8,26 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar, get_args
+from typing import Final, NamedTuple, TypeVar
 
 from lpm_core.exceptions import InvalidInputError
-from lpm_core.memory import Role, Source, Turn
+from lpm_core.memory import Role, Source
 
 __all__ = [
     "AuditRow",
+    "DamagedRowError",
     "NewTurn",
     "Removed",
     "batches",
     "checksum",
-    "decode_turn",
-    "encode_turn",
-    "is_named",
     "known_form",
     "microseconds",
     "moment",
     "named",
     "plain",
     "raw",
-    "text",
-    "turn_checksum",
+    "utf8",
+    "written",
 ]
 
 _Id = TypeVar("_Id", int, str)
@@ -37,7 +35,12 @@ _Id = TypeVar("_Id", int, str)
 _BATCH = 500  # ids in one statement; databases limit the parameters of a statement
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_JSON: Final = json.JSONEncoder(default=repr)
 _TURN_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class DamagedRowError(ValueError):
+    """A row that fails its check; `Database.begin` makes a StoreCorruptError of it. The message never holds content."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,6 @@ class Removed(NamedTuple):
     sessions: int
 
 
-def encode_turn(turn: NewTurn) -> dict[str, Any]:
-    """The columns of a turn that do not depend on its place in the log. Raises InvalidInputError."""
-    for name, value, allowed in (("role", turn.role, get_args(Role)), ("source", turn.source, get_args(Source))):
-        if value not in allowed:
-            raise InvalidInputError(f"{name} {value!r:.80} is none of {', '.join(allowed)}.")
-    named(turn.session_id, "session_id")
-    return {"role": turn.role, "source": turn.source, "content": utf8(turn.content, "content"), "at": microseconds(turn.at)}
-
-
 def utf8(text: str, name: str) -> bytes:
     """Text as it is stored. Raises InvalidInputError for what is not text."""
     if not isinstance(text, str):
@@ -97,11 +91,6 @@ def named(text: str, name: str) -> tuple[bytes, str]:
     """An id as UTF-8 and as the digest it is found by."""
     data = utf8(text, name)
     return data, hashlib.sha256(data).hexdigest()
-
-
-def is_named(name: object, digest: object) -> bool:
-    """Whether a stored id is the one that its stored digest was made of."""
-    return isinstance(name, (bytes, memoryview)) and hashlib.sha256(name).hexdigest() == digest
 
 
 def known_form(turn_ids: Iterable[str]) -> list[str]:
@@ -140,25 +129,11 @@ def raw(value: object) -> bytes:
     raise TypeError(type(value).__name__)
 
 
-def text(value: object) -> str:
-    """A column of UTF-8. Raises TypeError or ValueError for a damaged one."""
-    return raw(value).decode()
-
-
 def checksum(data: bytes, *fields: object) -> str:
     """SHA-256 over a row and whose it is: a row in another user's history is as wrong as a flipped bit."""
-    return hashlib.sha256(json.dumps(fields, default=repr).encode() + b"\0" + data).hexdigest()
+    return hashlib.sha256(written(fields) + b"\0" + data).hexdigest()
 
 
-def turn_checksum(user_digest: str, session_digest: str, turn_id: object, position: object, role: object, source: object, at: object, content: bytes) -> str:
-    """The checksum of a turn's row."""
-    return checksum(content, user_digest, session_digest, turn_id, position, role, source, at)
-
-
-def decode_turn(user_id: str, user_digest: str, row: Sequence[Any]) -> Turn:
-    """A turn from the columns of a `turn_query` row. Raises ValueError, TypeError or OverflowError for a damaged row."""
-    position, turn_id, session, role, content, at, source, found = row
-    session_digest = hashlib.sha256(raw(session)).hexdigest()
-    if found != turn_checksum(user_digest, session_digest, turn_id, position, role, source, at, raw(content)):
-        raise ValueError("checksum")
-    return Turn(turn_id, user_id, text(session), role, text(content), moment(at), source)
+def written(fields: Sequence[object]) -> bytes:
+    """Fields as bytes that no other fields give."""
+    return _JSON.encode(fields).encode()

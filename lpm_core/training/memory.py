@@ -232,8 +232,8 @@ def _keep_apart(weights: MemoryWeights) -> None:
     config = weights.config
     if config.address_size:
         words = (torch.arange(config.slot_size) < config.slot_size - config.address_size).float()[:, None]
-        weights.projection.w_k.register_hook(lambda gradient: gradient * (1 - words).to(gradient.device))
-        weights.projection.w_v.register_hook(lambda gradient: gradient * words.to(gradient.device))
+        weights.projection.w_k.register_hook(lambda gradient: gradient * (1 - words).to(gradient.device))  # type: ignore[no-untyped-call]
+        weights.projection.w_v.register_hook(lambda gradient: gradient * words.to(gradient.device))  # type: ignore[no-untyped-call]
 
 
 def _window(recipe: MemoryRecipe, corpus: Corpus, rng: random.Random) -> list[Message]:
