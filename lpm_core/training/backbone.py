@@ -52,12 +52,12 @@ class BackboneRecipe:
     batch_tokens: int = 6000
     learning_rate: float = 2e-3
     warmup: int = 100
-    context_weight: float = 0.1
+    context_weight: float = 0.05
     context_share: float = 0.3
     max_facts: int = 10
     curriculum: float = 0.35
     dialogue_share: float = 0.12
-    questions: int = 12
+    questions: int = 14
     unknown_share: float = 0.12
     tool_share: float = 0.1
     tokenizer_people: int = 3000
@@ -226,7 +226,7 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
     rng = random.Random(f"backbone/{recipe.seed}/{step}")
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 1 + round(progress * (recipe.max_facts - 1))
-    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() ** 2 * 1.5
+    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() ** 3 * 1.5
     tools = rng.random() < recipe.tool_share  # all rows of a step or none: their prompts are longer
     rows: list[tuple[list[int], list[float]]] = []
     while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:

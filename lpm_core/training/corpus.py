@@ -259,9 +259,9 @@ class Corpus:
         """A value of a pool, and whether it is open-vocabulary (invented, not a known word)."""
         real = _real(pool, self.split)
         draw = rng.random()
-        if real and draw < (0.25 if self.split == "train" else 0.5):
+        if real and draw < (0.35 if self.split == "train" else 0.5):
             return rng.choice(real), False
-        if self._lexicon and real and self.split == "train" and draw < 0.6:
+        if self._lexicon and real and self.split == "train" and draw < 0.57:
             names = real[0][0].isupper()
             if draw < 0.45:
                 span = rng.choice(self._spans)
