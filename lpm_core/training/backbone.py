@@ -11,7 +11,7 @@ import logging
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,7 @@ class BackboneRecipe:
     questions: int = 14
     unknown_share: float = 0.12
     tool_share: float = 0.1
+    notes_share: float = 0.12
     tokenizer_people: int = 3000
     checkpoint_every: int = 100
     probe_people: int = 32
@@ -78,7 +79,7 @@ def answer_ids(question: Question, chat: ChatFormat) -> list[int]:
 
 def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
     """A dialogue followed by its questions and answers: token ids and their weights in the loss."""
-    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), person.turns[0])]
+    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), *person.turns[:1])]
     ids = chat.render(first, tools=[tool.schema for tool in person.tools], add_generation_prompt=False)
     for role, text in person.turns[1:]:
         ids += _turn(chat, role, text)
@@ -99,6 +100,13 @@ def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight
             add([*chat.content(question.reply), *chat.markup("<|im_end|>")], 0.5)
             add(line_end, context_weight)
     return ids, weights
+
+
+def _noted(person: Person, notes: str, talk: Sequence[Message], rng: random.Random) -> tuple[str, Person]:
+    """The same lesson with what was said as lines of a system prompt, as memories that give text write it; at most some talk is left as turns."""
+    lines = [f"- {text}" for role, text in person.turns if role == "user" or rng.random() < 0.3]
+    rng.shuffle(lines)
+    return notes.replace("{lines}", "\n".join(lines)), replace(person, turns=tuple(talk))
 
 
 def _dialogue(corpus: Corpus, chat: ChatFormat, weight: float, length: int, rng: random.Random) -> tuple[list[int], list[float]]:
@@ -237,6 +245,9 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
         told = rng.randint(1, 5) if tools else facts
         person = corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
+        if rng.random() < recipe.notes_share:
+            noted, person = _noted(person, rng.choice(corpus.notes), corpus.talk(rng) if rng.random() < 0.5 else (), rng)
+            system = f"{system}\n\n{noted}" if system else noted
         rows.append(_lesson(person, chat, system, recipe.context_weight))
     return rows
 

@@ -243,6 +243,12 @@ class Corpus:
         systems: Sequence[str] = _data("talk.toml")["systems"]
         return systems
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Blocks of text in which memories that give text put `{lines}` of what was said."""
+        notes: Sequence[str] = _data("talk.toml")["notes"]
+        return notes
+
     # ---------------------------------------------------------------- values
 
     def word(self, rng: random.Random) -> str:
