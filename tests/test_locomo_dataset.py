@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lpm_core.exceptions import DatasetError
-from lpm_integrations.bench.datasets.locomo import CATEGORIES, SAMPLE, Conversation, DialogTurn, load_locomo
+from lpm_integrations.bench.cases import locomo_case
+from lpm_integrations.bench.datasets.locomo import CATEGORIES, SAMPLE, Conversation, DialogTurn, load_audit, load_locomo
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -207,3 +208,29 @@ def test_the_sample_is_package_data_and_a_small_locomo() -> None:
 
 def test_the_category_names_are_the_official_ones() -> None:
     assert dict(CATEGORIES) == {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
+
+
+def test_the_audit_flags_99_of_the_answers_in_categories_1_to_4(locomo: list[Conversation]) -> None:
+    path = SHARED / "data/locomo/locomo_audit_errors.json"
+    if not path.exists():
+        pytest.skip("locomo_audit_errors.json is not here")
+    flagged = load_audit(path)
+    cases = [locomo_case(conversation, flagged) for conversation in locomo]
+    asked = [question for case in cases for question in case.questions]
+
+    assert sum(question.category != 5 and question.id in flagged for question in asked) == 99
+    assert {question.id for question in asked if not question.tags} == flagged & {question.id for question in asked}
+
+
+@pytest.mark.parametrize("content", ["[", {"question_id": "a"}, [{"question_id": 1, "error_type": "x"}]])
+def test_what_is_no_audit_is_refused(write: Callable[[Any], Path], content: Any) -> None:
+    with pytest.raises(DatasetError, match="not an audit of LoCoMo"):
+        load_audit(write(content))
+
+
+def test_an_audit_leaves_wrong_citations_in(write: Callable[[Any], Path]) -> None:
+    found = [{"question_id": "a", "error_type": "HALLUCINATION"}, {"question_id": "b", "error_type": "WRONG_CITATION"}]
+
+    assert load_audit(write(found)) == {"a"}
+    with pytest.raises(DatasetError, match="cannot read"):
+        load_audit("nowhere.json")

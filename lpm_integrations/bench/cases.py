@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -73,8 +73,11 @@ def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, spli
         yield Case(f"probe-{seed}-{number}", turns, asked)
 
 
-def locomo_case(conversation: Conversation) -> Case:
-    """A LoCoMo conversation as one user: speaker A has the role of the user, B of the assistant, each line names its speaker."""
+def locomo_case(conversation: Conversation, flagged: Collection[str] | None = None) -> Case:
+    """A LoCoMo conversation as one user: speaker A has the role of the user, B of the assistant, each line names its speaker.
+
+    flagged: ids of questions whose gold an audit finds wrong; the others get the tag `audited`.
+    """
     turns = tuple(
         HistoryTurn(session.id, "user" if turn.speaker == conversation.speaker_a else "assistant", f"{turn.speaker}: {turn.content}", turn.dia_id, session.at)
         for session in conversation.sessions
@@ -86,6 +89,7 @@ def locomo_case(conversation: Conversation) -> Case:
             question.question,
             None if question.category == NEVER_TOLD else question.answer,
             question.category,
+            () if flagged is None or question.id in flagged else ("audited",),
             evidence=question.evidence,
         )
         for question in conversation.questions

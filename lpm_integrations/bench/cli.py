@@ -137,6 +137,7 @@ def locomo(
     arms: Arms = "none,full,rag,lpm",
     conversations: Annotated[int | None, typer.Option(help="How many conversations, from the first on. Default: all.")] = None,
     questions: Annotated[int | None, typer.Option(help="Questions drawn from each conversation. Default: all.")] = None,
+    audit: Annotated[Path | None, typer.Option(help="locomo_audit_errors.json: adds the score without the questions whose gold is wrong.")] = None,
     seed: int = 0,
     keep_answers: KeepAnswers = False,
     out: Out = None,
@@ -147,11 +148,12 @@ def locomo(
     """LoCoMo by its official metric, per category id, with the likelihood of the gold answers and the recall of its evidence."""
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import locomo_case
-    from lpm_integrations.bench.datasets.locomo import load_locomo
+    from lpm_integrations.bench.datasets.locomo import load_audit, load_locomo
 
     names = arm_names(arms)
     chosen = load_locomo(data)[:conversations]
-    cases = _drawn(map(locomo_case, chosen), questions, seed)
+    flagged = load_audit(audit) if audit else None
+    cases = _drawn((locomo_case(conversation, flagged) for conversation in chosen), questions, seed)
     golds = {question.id: question.answer for conversation in chosen for question in conversation.questions}
 
     def score(answer: str, question: TestQuestion) -> float:
@@ -165,6 +167,7 @@ def locomo(
         "score": "official LoCoMo metric",
         "abstention": f"the answer {UNKNOWN!r} is scored as {_ABSTAINS!r}, in every arm",
         "dropped_evidence": sum(conversation.dropped_evidence for conversation in chosen),
+        **({"audit": audit.name} if audit else {}),
         "always_not_mentioned": round(
             sum(score(UNKNOWN, question) for case in cases for question in case.questions) / max(1, sum(len(case.questions) for case in cases)), 4
         ),
@@ -271,6 +274,31 @@ def own(
     cases = load_own(data)
     config = {"data": data.name, "people": len(cases), "score": "LoCoMo metric", "never_told": f"category {NEVER_TOLD}"}
     _run("own", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="locomo or personamem.")],
+    to: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("data"),
+    base: Annotated[str | None, typer.Option(help="Web address of a mirror, in place of the authors' own.")] = None,
+) -> None:
+    """Download a data set from where its authors publish it. Each file is checked against its SHA-256; an interrupted fetch goes on."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    from lpm_integrations.bench.fetch import SOURCES
+    from lpm_integrations.bench.fetch import fetch as bring
+
+    if name not in SOURCES:
+        raise InvalidInputError(f"no data set {name!r} can be fetched; there are {', '.join(SOURCES)}")
+    source = SOURCES[name]
+    console = Console(stderr=True)
+    console.print(f"licence: {source.licence}", highlight=False)
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, disable=not console.is_terminal) as progress:
+        for file in source.files:
+            task = progress.add_task(file.name, total=file.size)
+            fetched = bring(file, base or source.base, to, lambda done, task=task: progress.update(task, completed=done))  # type: ignore[misc]
+            progress.update(task, completed=file.size)
+            console.print(f"{to / file.name}{'' if fetched else ' is here already'}", highlight=False)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lpm_core.exceptions import DatasetError
 
-__all__ = ["CATEGORIES", "SAMPLE", "Conversation", "DialogTurn", "LocomoQuestion", "Session", "load_locomo"]
+__all__ = ["CATEGORIES", "SAMPLE", "Conversation", "DialogTurn", "LocomoQuestion", "Session", "load_audit", "load_locomo"]
 
 CATEGORIES: Final[Mapping[int, str]] = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 """LoCoMo's category ids and their official names."""
@@ -105,7 +105,13 @@ class _RawConversation(BaseModel):
     qa: list[_RawQuestion]
 
 
+class _RawFinding(BaseModel):
+    question_id: str
+    error_type: str
+
+
 _FILE: Final = TypeAdapter(list[_RawConversation])
+_AUDIT: Final = TypeAdapter(list[_RawFinding])
 _TURNS: Final = TypeAdapter(list[_RawTurn])
 _NAME: Final = TypeAdapter(str)
 
@@ -118,14 +124,32 @@ def load_locomo(path: str | Path) -> list[Conversation]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"cannot read {path} ({error.strerror or error}): {_WAY_OUT}") from error
-    try:
-        records = _FILE.validate_json(data)
+        records = _FILE.validate_json(_bytes(path, _WAY_OUT))
     except ValidationError as error:
         raise _error(path, error, ()) from error
     return [_conversation(path, index, record) for index, record in enumerate(records)]
+
+
+def load_audit(path: str | Path) -> frozenset[str]:
+    """Ids of the questions whose gold answer a public audit (locomo_audit_errors.json) finds wrong; a wrong citation alone does not count.
+
+    Raises DatasetError if the file is missing, not JSON, or not an audit.
+    """
+    path = Path(path)
+    try:
+        findings = _AUDIT.validate_json(_bytes(path, "name a locomo_audit_errors.json"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise DatasetError(f"{path} is not an audit of LoCoMo: {where}: {first['msg']}. It is a list of question_id and error_type") from error
+    return frozenset(finding.question_id for finding in findings if finding.error_type != "WRONG_CITATION")
+
+
+def _bytes(path: Path, way_out: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"cannot read {path} ({error.strerror or error}): {way_out}") from error
 
 
 def _conversation(path: Path, index: int, record: _RawConversation) -> Conversation:
