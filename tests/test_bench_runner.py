@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 import zlib
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -22,6 +26,7 @@ from lpm_integrations.bench.cases import Case, HistoryTurn
 from lpm_integrations.bench.cases import TestQuestion as Question
 from lpm_integrations.bench.cli import app
 from lpm_integrations.bench.datasets.locomo import SAMPLE
+from lpm_integrations.bench.models import ChatAnswerer, Judge
 from lpm_integrations.bench.report import page, read_result
 from lpm_integrations.bench.runner import markdown, run
 from lpm_integrations.bench.significance import compare, mean_interval, sign_test
@@ -147,6 +152,73 @@ def test_a_question_that_cannot_be_asked_is_a_recorded_failure(tiny: LPM) -> Non
     assert [item["id"] for item in row["failures"]] == ["ann/long"]
     assert row["overall"] == 0.75
     assert row["cost"]["prompt_tokens"] < 256
+
+
+class Chat:
+    """A chat model from outside: answers with the last thing said before the question, and keeps what it was given."""
+
+    name = "tests:chat"
+
+    def __init__(self, fail_on: str = "") -> None:
+        self.fail_on, self.given = fail_on, []
+
+    def invoke(self, messages: list[dict[str, str]]) -> AIMessage:
+        self.given.append(messages)
+        if self.fail_on and self.fail_on in messages[-1]["content"]:
+            raise RuntimeError("no credit left")
+        usage = UsageMetadata(input_tokens=7, output_tokens=1, total_tokens=8)
+        return AIMessage([{"type": "text", "text": f" {messages[-2]['content'] if len(messages) > 1 else 'who knows'} "}], usage_metadata=usage)
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
+    model = Chat()
+    monkeypatch.setitem(sys.modules, "chat_of_tests", SimpleNamespace(make=lambda: model))
+    return model
+
+
+def test_any_chat_model_answers_from_what_each_arm_gives_as_text(tiny: LPM, chat: Chat) -> None:
+    arms = go(tiny, ALL, answerer=ChatAnswerer("chat_of_tests:make"), keep_answers=True)["arms"]
+
+    asked = len(CASES[0].questions)
+    given = {name: chat.given[2 * asked * index : 2 * asked * (index + 1)] for index, name in enumerate(ALL)}
+    assert all(len(messages) == 1 for messages in given["none"])
+    assert [message["content"] for message in given["full"][0]] == [*(turn.content for turn in CASES[0].turns), CASES[0].questions[0].text]
+    assert all(len(messages) == 2 for messages in given["rag@1"])
+    assert arms["rag@1"]["retrieval"]["recall"] > 0
+    for messages, other in zip(given["shuffled"], [CASES[1]] * asked + [CASES[0]] * asked, strict=True):
+        assert {message["content"] for message in messages[:-1]} <= {turn.content for turn in other.turns}
+    for name, row in arms.items():
+        assert row["cost"]["prompt_tokens"] == 7
+        assert row["cost"]["soft_tokens"] == 0
+        assert row["cost"]["kv_bytes"] is None
+        assert row["gold_nll"] is None
+        assert "failures" not in row, name
+    assert arms["none"]["answers"][0]["answer"] == "who knows"
+
+
+def test_an_answerer_or_a_judge_that_raises_is_a_recorded_failure(tiny: LPM, chat: Chat) -> None:
+    chat.fail_on = "the cat"
+
+    row = go(tiny, ("full",), answerer=ChatAnswerer("chat_of_tests:make"), judge=Judge(ChatAnswerer("chat_of_tests:make")))["arms"]["full"]
+
+    assert [item["id"] for item in row["failures"]] == ["ann/0", "ann/1", "bo/0", "bo/1"]  # the judge says neither; the answerer raises
+    assert "no credit left" in row["failures"][1]["error"]
+    assert "j" not in row
+
+
+def test_a_judge_gives_j_beside_the_score(tiny: LPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strict:
+        name = "tests:strict"
+
+        def answer(self, prompt: str) -> str:
+            return '{"label": "CORRECT"}' if "grey" in prompt else '{"label": "WRONG"}'
+
+    result = go(tiny, ("none",), judge=Judge(Strict()))
+
+    assert result["arms"]["none"]["j"] == {"overall": 0.5, "n": 4}
+    assert result["config"]["judge"] == "tests:strict"
+    assert "| J |" in markdown(result)
 
 
 def test_the_likeliest_option_is_chosen_and_too_long_questions_are_cut(tiny: LPM, tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
-from lpm_integrations.bench.cases import Case, TestQuestion
+from lpm_integrations.bench.cases import Case, HistoryTurn, TestQuestion
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lpm_integrations.bench.models import ChatAnswerer
     from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
 __all__ = ["ARMS", "Arm", "Outcome", "Prompt", "arm_names", "make_arm"]
+
+Messages = list[dict[str, str]]
 
 _MARKUP_TOKENS = 32  # more than the chat format puts around one message
 
@@ -36,36 +39,46 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One answer and what it cost. `nll` is nats per token of the gold answer; None where there is none."""
+    """One answer and what it cost. `nll` is nats per token of the gold answer; None where there is none.
+
+    A chat model from outside has neither likelihoods nor a KV cache to look at, and says its tokens only if it counts them.
+    """
 
     answer: str
     nll: float | None
-    prompt_tokens: int
+    prompt_tokens: int | None
     soft_tokens: int
-    kv_bytes: int
+    kv_bytes: int | None
     search_ms: float
     total_ms: float
     retrieved: tuple[str, ...] | None = None
 
 
 class Arm(ABC):
-    """One way to remember, in front of the engine's backbone."""
+    """One way to remember, in front of the engine's backbone, or of any chat model, which gets the history as text."""
 
-    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int) -> None:
-        self.engine, self.folder, self.max_new_tokens = engine, folder, max_new_tokens
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> None:
+        self.engine, self.folder, self.max_new_tokens, self.answerer = engine, folder, max_new_tokens, answerer
 
     def write(self, case: Case) -> None:  # noqa: B027 (most arms need none)
         """Take in a user's history."""
 
     @abstractmethod
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...] | None]:
+        """The question behind what this arm remembers as text, and the keys of the turns that it chose, if it chooses."""
+
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         """The embedded prompt, with `room` positions left for the answer."""
+        messages, keys = self.messages(case, question)
+        return Prompt(self.engine.prompt(None, messages, room=room)[0], retrieved=keys)
 
     def close(self) -> None:  # noqa: B027 (most arms hold no file)
         """Let go of files."""
 
     def answer(self, case: Case, question: TestQuestion) -> Outcome:
         """Answer one question, greedily."""
+        if self.answerer:
+            return self._answer_in_text(self.answerer, case, question)
         backbone = self.engine.backbone
         begin = time.perf_counter()
         prompt = self.prompt(case, question, self.max_new_tokens)
@@ -76,6 +89,14 @@ class Arm(ABC):
         if question.gold is not None and not question.options:
             nll = backbone.answer_loss(prompt.embeds, [*backbone.chat.content(question.gold), *backbone.chat.markup("<|im_end|>")])
         return self._outcome(prompt, text, nll, begin, found, done)
+
+    def _answer_in_text(self, answerer: ChatAnswerer, case: Case, question: TestQuestion) -> Outcome:
+        begin = time.perf_counter()
+        messages, keys = self.messages(case, question)
+        found = time.perf_counter()
+        answer, tokens = answerer.reply(messages)
+        done = time.perf_counter()
+        return Outcome(answer, None, tokens, 0, None, (found - begin) * 1000, (done - begin) * 1000, keys)
 
     def choose(self, case: Case, question: TestQuestion) -> Outcome:
         """The letter of the option with the best log-likelihood per token: for backbones too small to follow an answer format.
@@ -102,26 +123,29 @@ class Arm(ABC):
         return Outcome(answer, nll, length - prompt.soft, prompt.soft, kv_bytes, (found - begin) * 1000, (done - begin) * 1000, prompt.retrieved)
 
 
+def _asked(said: Sequence[HistoryTurn], question: TestQuestion) -> Messages:
+    return [*({"role": turn.role, "content": turn.content} for turn in said), {"role": "user", "content": question.text}]
+
+
 class _None(Arm):
     """The question alone."""
 
-    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:  # noqa: ARG002 (the base class's signature)
-        return Prompt(self.engine.prompt(None, question.text, room=room)[0])
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, None]:  # noqa: ARG002 (the base class's signature)
+        return _asked((), question), None
 
 
 class _Full(Arm):
     """The history in context; the oldest turns fall out where it is longer than the backbone's window."""
 
-    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
-        messages = [{"role": turn.role, "content": turn.content} for turn in case.turns]
-        return Prompt(self.engine.prompt(None, [*messages, {"role": "user", "content": question.text}], room=room)[0])
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, None]:
+        return _asked(case.turns, question), None
 
 
 class _LPM(Arm):
-    """Soft tokens from slots written in one pass. Its provenance, the turns behind the slots it attends to, is its retrieval."""
+    """Soft tokens from slots written in one pass. Its provenance, the turns behind the slots it attends to, is its retrieval, and what it gives as text."""
 
-    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int) -> None:
-        super().__init__(engine, folder, max_new_tokens)
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> None:
+        super().__init__(engine, folder, max_new_tokens, answerer)
         self._keys: dict[str, str] = {}  # of turns, by their ids in the store
 
     def write(self, case: Case) -> None:
@@ -131,8 +155,17 @@ class _LPM(Arm):
         stored = self.engine.turns(case.user_id)  # in the order of the case's
         self._keys |= {kept.id: turn.key for turn, kept in zip(case.turns, stored, strict=True)}
 
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...] | None]:
+        return self._recalled(case, question)
+
+    def _recalled(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
+        """The turns of a user that the read attention points to, in the order they were said."""
+        found = {self._keys[item.turn.id] for item in self.engine.recall(case.user_id, question.text).evidence}
+        said = [turn for turn in case.turns if turn.key in found]
+        return _asked(said, question), tuple(turn.key for turn in said)
+
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
-        return self._read(case, [{"role": "user", "content": question.text}], room)
+        return self._read(case, _asked((), question), room)
 
     def _read(self, case: Case, messages: Sequence[dict[str, str]], room: int) -> Prompt:
         embeds, recall = self.engine.prompt(case.user_id, messages, room=room)
@@ -142,27 +175,33 @@ class _LPM(Arm):
 
 
 class _Shuffled(_LPM):
-    """Control: the soft tokens of another user."""
+    """Control: the memory of another user."""
 
-    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int) -> None:
-        super().__init__(engine, folder, max_new_tokens)
-        self._users: list[str] = []
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> None:
+        super().__init__(engine, folder, max_new_tokens, answerer)
+        self._cases: dict[str, Case] = {}
 
     def write(self, case: Case) -> None:
         super().write(case)
-        self._users.append(case.user_id)
+        self._cases[case.user_id] = case
+
+    def _other(self, case: Case) -> Case:
+        users = list(self._cases)
+        return self._cases[users[users.index(case.user_id) - 1]]
+
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...] | None]:
+        return self._recalled(self._other(case), question)[0], None
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
-        other = self._users[self._users.index(case.user_id) - 1]
-        embeds, recall = self.engine.prompt(other, question.text, room=room)
+        embeds, recall = self.engine.prompt(self._other(case).user_id, question.text, room=room)
         return Prompt(embeds, len(recall.soft_prompt) if recall else 0)
 
 
 class _RAG(Arm):
     """The `k` turns nearest to the question (Chroma, MiniLM, cosine), in the order they were said, as turns of dialogue."""
 
-    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, k: int) -> None:
-        super().__init__(engine, folder, max_new_tokens)
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None, *, k: int) -> None:
+        super().__init__(engine, folder, max_new_tokens, answerer)
         from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
         self.k = k
@@ -174,31 +213,30 @@ class _RAG(Arm):
                 case.user_id, [turn.content for turn in case.turns], metadatas=[{"role": turn.role, "order": index} for index, turn in enumerate(case.turns)]
             )
 
-    def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
-        messages, keys = self.messages(case, question)
-        return Prompt(self.engine.prompt(None, messages, room=room)[0], retrieved=keys)
-
-    def messages(self, case: Case, question: TestQuestion) -> tuple[list[dict[str, str]], tuple[str, ...]]:
-        """The retrieved turns and the question, and the keys of the turns."""
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
         orders = sorted(int(hit.metadata["order"]) for hit in self.retrieval.search(case.user_id, question.text, k=self.k))
-        turns = [case.turns[order] for order in orders]
-        said = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return [*said, {"role": "user", "content": question.text}], tuple(turn.key for turn in turns)
+        said = [case.turns[order] for order in orders]
+        return _asked(said, question), tuple(turn.key for turn in said)
 
     def close(self) -> None:
         self.retrieval.close()
 
 
 class _Hybrid(_LPM):
-    """LPM's soft tokens and, as text, the `k` turns that RAG finds."""
+    """LPM's soft tokens and, as text, the `k` turns that RAG finds; for a model that reads text, the turns of both."""
 
-    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, k: int) -> None:
-        super().__init__(engine, folder, max_new_tokens)
-        self._rag = _RAG(engine, folder, max_new_tokens, k)
+    def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None, *, k: int) -> None:
+        super().__init__(engine, folder, max_new_tokens, answerer)
+        self._rag = _RAG(engine, folder, max_new_tokens, k=k)
 
     def write(self, case: Case) -> None:
         super().write(case)
         self._rag.write(case)
+
+    def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
+        keys = {*(self._recalled(case, question)[1]), *self._rag.messages(case, question)[1]}
+        said = [turn for turn in case.turns if turn.key in keys]
+        return _asked(said, question), tuple(turn.key for turn in said)
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         messages, keys = self._rag.messages(case, question)
@@ -217,13 +255,13 @@ ARMS: Final = (*_PLAIN, *_RETRIEVING)
 """Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10."""
 
 
-def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int) -> Arm:
-    """An arm by name. Raises InvalidInputError for a name that is none."""
+def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> Arm:
+    """An arm by name. With an `answerer`, that model answers, from text. Raises InvalidInputError for a name that is none."""
     kind, k = _parse(name)
     if kind in _PLAIN:
-        return _PLAIN[kind](engine, folder, max_new_tokens)
+        return _PLAIN[kind](engine, folder, max_new_tokens, answerer)
     made, usual = _RETRIEVING[kind]
-    return made(engine, folder, max_new_tokens, k or usual)
+    return made(engine, folder, max_new_tokens, answerer, k=k or usual)
 
 
 def arm_names(text: str) -> Sequence[str]:

@@ -35,6 +35,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupte
 KeepAnswers = Annotated[bool, typer.Option(help="Keep answers, questions and evidence in the document, for examples in the report; mind the data's licence.")]
 
 
+ChatModel = Annotated[str | None, typer.Option("--answerer", help="LangChain chat model that answers from text, as module:factory. Default: the backbone.")]
+JudgeModel = Annotated[str | None, typer.Option("--judge", help="LangChain chat model that gives J, as module:factory. Default: J is absent.")]
+
+
 class Mode(StrEnum):
     """How a question with options is answered."""
 
@@ -61,15 +65,22 @@ def _engine(model: str | None, memory: str | None) -> Any:
 def _run(benchmark: str, cases: Sequence[Case], arms: Sequence[str], score: Score, config: dict[str, Any], out: Path | None, **options: Any) -> None:
     """Run, print the tables, write the document. The answers so far are beside the document until it is written."""
     from lpm_integrations.bench.files import write_json
+    from lpm_integrations.bench.models import ChatAnswerer, Judge
     from lpm_integrations.bench.runner import print_table, run
 
-    model, memory = options.pop("model"), options.pop("memory")
+    model, memory, judge, answerer = (options.pop(name) for name in ("model", "memory", "judge", "answerer"))
+    options |= {"answerer": ChatAnswerer(answerer) if answerer else None, "judge": Judge(ChatAnswerer(judge)) if judge else None}
     if options["resume"] and out is None:
         raise InvalidInputError("--resume needs --json: the answers so far are kept beside that file")
     partial = out.with_name(f"{out.name}.partial") if out else None
     with _engine(model, memory) as engine:
         result = run(benchmark, cases, arms, score, engine=engine, config=config, console=Console(stderr=True), partial=partial, **options)
     print_table(result, Console())
+    if options["judge"] is None and benchmark in ("locomo", "longmemeval", "own"):
+        Console().print("J is absent: no judge was named", highlight=False)
+    failed = sum(len(row.get("failures", ())) for row in result["arms"].values())
+    if failed:
+        Console(stderr=True).print(f"{failed} answers failed: they score 0, and stand under 'failures' in the document", style="yellow", highlight=False)
     if out and partial:
         write_json(result, out)
         partial.unlink(missing_ok=True)
@@ -119,6 +130,8 @@ def probes(
     resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
+    answerer: ChatModel = None,
+    judge: JudgeModel = None,
 ) -> None:
     """Held-out people: unseen users, wordings and values. Score: exact match."""
     from lpm_integrations.bench.arms import arm_names
@@ -127,7 +140,7 @@ def probes(
     names = arm_names(arms)
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
     cases = list(probe_cases(people, seed, facts, questions))
-    options = {"resume": resume, "model": model, "memory": memory, "keep_answers": keep_answers}
+    options = {"resume": resume, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
     _run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), config, out, **options)
 
 
@@ -144,6 +157,8 @@ def locomo(
     resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
+    answerer: ChatModel = None,
+    judge: JudgeModel = None,
 ) -> None:
     """LoCoMo by its official metric, per category id, with the likelihood of the gold answers and the recall of its evidence."""
     from lpm_integrations.bench.arms import arm_names
@@ -172,7 +187,7 @@ def locomo(
             sum(score(UNKNOWN, question) for case in cases for question in case.questions) / max(1, sum(len(case.questions) for case in cases)), 4
         ),
     }
-    _run("locomo", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers)
+    _run("locomo", cases, names, score, config, out, resume=resume, model=model, memory=memory, answerer=answerer, judge=judge, keep_answers=keep_answers)
     Console().print(f"always answering 'not mentioned' scores {config['always_not_mentioned']:.3f} on these questions", highlight=False)
 
 
@@ -191,6 +206,8 @@ def personamem(
     resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
+    answerer: ChatModel = None,
+    judge: JudgeModel = None,
 ) -> None:
     """PersonaMem v1, per question type. The arm `none` is the blind run; the longest option is the baseline that reads nothing."""
     from lpm_integrations.bench.arms import arm_names
@@ -198,6 +215,8 @@ def personamem(
     from lpm_integrations.bench.datasets.personamem import find_personamem, load_personamem, longest_option, parse_choice
 
     names = arm_names(f"none,{arms}")
+    if answerer and mode is Mode.likelihood:
+        raise InvalidInputError(f"--answerer {answerer}: a chat model writes its choice and gives no likelihoods; add --mode generate")
     loaded = load_personamem(*find_personamem(data, contexts))
     generate = mode is Mode.generate
     cases = _drawn(personamem_cases(loaded, generate=generate), questions, seed)
@@ -222,7 +241,22 @@ def personamem(
         "longest_option_all_questions": longest(loaded.all_questions),
     }
     tokens = {"max_new_tokens": 256} if generate else {}
-    _run("personamem", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers, choose=not generate, **tokens)
+    _run(
+        "personamem",
+        cases,
+        names,
+        score,
+        config,
+        out,
+        resume=resume,
+        model=model,
+        memory=memory,
+        answerer=answerer,
+        judge=judge,
+        keep_answers=keep_answers,
+        choose=not generate,
+        **tokens,
+    )
     Console().print(
         f"always choosing the longest option scores {config['longest_option']:.3f} on these questions, {config['longest_option_all_questions']:.3f} on all "
         f"{len(loaded.all_questions)}; {loaded.skipped} questions were skipped, their context is not in the file",
@@ -240,6 +274,8 @@ def longmemeval(
     resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
+    answerer: ChatModel = None,
+    judge: JudgeModel = None,
 ) -> None:
     """LongMemEval's questions by the F1 of stemmed words (its own score needs a judge), and the recall of its evidence."""
     from lpm_integrations.bench.arms import arm_names
@@ -248,7 +284,7 @@ def longmemeval(
     names = arm_names(arms)
     cases = load_longmemeval(data)[:first]
     config = {"data": data.name, "questions": len(cases), "score": "F1 of stemmed words; abstention: 1 for a refusal"}
-    options = {"resume": resume, "model": model, "memory": memory, "keep_answers": keep_answers}
+    options = {"resume": resume, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
     _run("longmemeval", cases, names, lambda answer, question: _told(answer, question, ABSTENTION), config, out, **options)
 
 
@@ -261,6 +297,8 @@ def own(
     resume: Resume = False,
     model: Model = None,
     memory: Memory = None,
+    answerer: ChatModel = None,
+    judge: JudgeModel = None,
 ) -> None:
     """Your own history and questions, by LoCoMo's metric."""
     from lpm_integrations.bench.arms import arm_names
@@ -273,7 +311,7 @@ def own(
     names = arm_names(arms)
     cases = load_own(data)
     config = {"data": data.name, "people": len(cases), "score": "LoCoMo metric", "never_told": f"category {NEVER_TOLD}"}
-    _run("own", cases, names, score, config, out, resume=resume, model=model, memory=memory, keep_answers=keep_answers)
+    _run("own", cases, names, score, config, out, resume=resume, model=model, memory=memory, answerer=answerer, judge=judge, keep_answers=keep_answers)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,10 +78,15 @@ class ChatAnswerer:
 
     def answer(self, prompt: str) -> str:
         """The model's answer to the prompt as one message."""
-        content = self._model.invoke([("human", prompt)]).content
-        if isinstance(content, str):
-            return content.strip()
-        return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content).strip()
+        return self.reply([{"role": "user", "content": prompt}])[0]
+
+    def reply(self, messages: Sequence[Mapping[str, str]]) -> tuple[str, int | None]:
+        """The model's answer to messages, and the tokens of its prompt if it counts them."""
+        answer = self._model.invoke([dict(message) for message in messages])
+        content = answer.content
+        text = content if isinstance(content, str) else "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content)
+        usage = getattr(answer, "usage_metadata", None)
+        return text.strip(), usage["input_tokens"] if usage else None
 
 
 class Judge:

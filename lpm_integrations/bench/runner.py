@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lpm_core.engine import LPM
-from lpm_core.exceptions import LPMError
 from lpm_core.training.embedded import environment
 from lpm_integrations.bench.arms import Arm, make_arm
 from lpm_integrations.bench.cases import Case, TestQuestion
@@ -24,6 +23,9 @@ from lpm_integrations.bench.datasets.locomo import CATEGORIES
 from lpm_integrations.bench.metrics import retrieval_recall
 from lpm_integrations.bench.partial import Partial
 from lpm_integrations.bench.progress import Bar
+
+if TYPE_CHECKING:
+    from lpm_integrations.bench.models import ChatAnswerer, Judge
 
 __all__ = ["category_names", "markdown", "print_table", "rows", "run"]
 
@@ -47,15 +49,18 @@ def run(
     max_new_tokens: int = 24,
     keep_answers: bool = False,
     choose: bool = False,
+    answerer: ChatAnswerer | None = None,
+    judge: Judge | None = None,
     partial: Path | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """All arms on all cases, one engine and one machine. Returns the result document of this benchmark.
 
-    choose: arms choose among a question's options by their likelihood instead of writing an answer. partial: file that keeps each answer as it
+    choose: arms choose among a question's options by their likelihood instead of writing an answer. answerer: a chat model that answers in the
+    backbone's place, from text. judge: gives J to answers with a gold, beside the score. partial: file that keeps each answer as it
     comes; with `resume` those that it has are not asked again. keep_answers: the document holds every answer, and under "questions" what was asked
-    and the texts of the turns that an arm retrieved or that hold the answer. A question on which an arm raises an error of this project is
-    recorded as a failure with score 0, and left out of the costs.
+    and the texts of the turns that an arm retrieved or that hold the answer. A question on which an arm or its answerer raises an error is
+    recorded as a failure with score 0, and left out of the costs; one that the judge fails on is recorded too, and has no J.
     """
     backbone = {
         "name": Path(engine.backbone.name).name,
@@ -64,6 +69,10 @@ def run(
         "window": engine.backbone.window,
     }
     settings = {**config, "max_new_tokens": max_new_tokens, "decoding": "options by log-likelihood per token" if choose else "greedy", "backbone": backbone}
+    if answerer:
+        settings |= {"answerer": answerer.name, "max_new_tokens": None, "decoding": "the answerer's own"}
+    if judge:
+        settings["judge"] = judge.name
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="lpm-bench-") as name, Bar(benchmark, console) as bar, ExitStack() as opened:
         bar.start(len(arms) * sum(1 + len(case.questions) for case in cases))
@@ -72,16 +81,16 @@ def run(
         for arm_name in arms:
             bar.say(f"{benchmark} · {arm_name}")
             if any(kept.get(arm_name, question.id) is None for case in cases for question in case.questions):
-                arm = make_arm(arm_name, own, Path(name), max_new_tokens)
+                arm = make_arm(arm_name, own, Path(name), max_new_tokens, answerer)
                 with closing(arm):
-                    _ask(arm_name, arm, cases, score, kept, bar, choose=choose)
+                    _ask(arm_name, arm, cases, score, kept, bar, choose=choose, judge=judge)
             answered = [(question, row) for case in cases for question in case.questions if (row := kept.get(arm_name, question.id))]
             results[arm_name] = _summary(answered, keep_answers)
     asked = {"questions": _questions(cases, results)} if keep_answers else {}
     return {"benchmark": benchmark, "arms": results, **asked, "config": {**settings, "arms": list(arms)}, "environment": environment()}
 
 
-def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool) -> None:
+def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool, judge: Judge | None) -> None:
     """Write every history, then ask what was not asked yet."""
     for case in cases:
         arm.write(case)
@@ -89,14 +98,15 @@ def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial
     for case in cases:
         for question in case.questions:
             if kept.get(name, question.id) is None:
-                kept.add({"arm": name, "id": question.id, **_row(arm, case, question, score, choose=choose)})
+                row = _row(arm, case, question, score, choose=choose)
+                kept.add({"arm": name, "id": question.id, **row, **_judged(judge, question, row)})
             bar.advance()
 
 
 def _row(arm: Arm, case: Case, question: TestQuestion, score: Score, *, choose: bool) -> dict[str, Any]:
     try:
         outcome = arm.choose(case, question) if choose else arm.answer(case, question)
-    except LPMError as error:
+    except Exception as error:  # noqa: BLE001 (an answerer of someone else's may raise anything; one question must not end the run)
         _log.warning("question %s failed: %s", question.id, error)
         return {"answer": "", "score": 0.0, "nll": None, "error": f"{type(error).__name__}: {error}"}
     row = asdict(outcome)
@@ -104,6 +114,17 @@ def _row(arm: Arm, case: Case, question: TestQuestion, score: Score, *, choose: 
     if retrieved is not None:
         row |= {"retrieved": len(retrieved), "recall": retrieval_recall(retrieved, question.evidence), "turns": list(retrieved)}
     return {**row, "score": score(outcome.answer, question)}
+
+
+def _judged(judge: Judge | None, question: TestQuestion, row: Mapping[str, Any]) -> dict[str, Any]:
+    """J of an answer, or the judge's failure; nothing where there is no judge or no gold."""
+    if judge is None or question.gold is None or "error" in row:
+        return {}
+    try:
+        return {"j": judge.score(question.text, question.gold, row["answer"])}
+    except Exception as error:  # noqa: BLE001 (as above)
+        _log.warning("judging %s failed: %s", question.id, error)
+        return {"judge_error": f"{type(error).__name__}: {error}"}
 
 
 _Answered = Sequence[tuple[TestQuestion, Mapping[str, Any]]]
@@ -127,7 +148,7 @@ def _summary(answered: _Answered, keep_answers: bool) -> dict[str, Any]:
         | {tag: sum(tag in question.tags for question, _ in answered) for tag in tags},
         "gold_nll": round(statistics.fmean(losses), 4) if losses else None,
         "cost": {
-            name: round(middle([row[name] for row in rows]), digits) if rows else None
+            name: round(middle(counted), digits) if (counted := [row[name] for row in rows if row[name] is not None]) else None
             for name, middle, digits in (
                 ("prompt_tokens", statistics.fmean, 1),
                 ("soft_tokens", statistics.fmean, 1),
@@ -141,7 +162,10 @@ def _summary(answered: _Answered, keep_answers: bool) -> dict[str, Any]:
     if recalls:
         retrieved = round(statistics.fmean(row["retrieved"] for row in rows), 2)
         summary["retrieval"] = {"recall": round(statistics.fmean(recalls), 4), "n": len(recalls), "retrieved": retrieved}
-    failures = [{"id": question.id, "error": row["error"]} for question, row in answered if "error" in row]
+    judged = [row["j"] for _, row in answered if "j" in row]
+    if judged:
+        summary["j"] = {"overall": round(statistics.fmean(judged), 4), "n": len(judged)}
+    failures = [{"id": question.id, "error": row[key]} for question, row in answered for key in ("error", "judge_error") if key in row]
     if failures:
         summary["failures"] = failures
     if keep_answers:
@@ -191,9 +215,11 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     columns = [*first["categories"], *first["tags"]]
     names = category_names(result["benchmark"])
     searched = any("retrieval" in row for row in arms.values())
-    table = [["arm", "overall", *(names.get(key, key) for key in columns), *(["recall"] if searched else []), "gold NLL", *_COSTS]]
+    judged = any("j" in row for row in arms.values())
+    table = [["arm", "overall", *(names.get(key, key) for key in columns), *(["J"] if judged else []), *(["recall"] if searched else []), "gold NLL", *_COSTS]]
     for arm, row in arms.items():
         scores = [row["overall"], *(row["categories"].get(key, row["tags"].get(key)) for key in columns)]
+        scores += [row.get("j", {}).get("overall")] if judged else []
         scores += [*([row.get("retrieval", {}).get("recall")] if searched else []), row["gold_nll"]]
         cost = row["cost"]
         costs = [
