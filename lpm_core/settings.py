@@ -37,7 +37,7 @@ class LPMConfig(BaseModel):
     layer: int = Field(2, ge=0, description="backbone layer whose hidden states are read, besides the token embeddings")
     segment_tokens: int = Field(32, gt=0, description="tokens of dialogue behind one slot, at most")
     chunk_tokens: int = Field(512, gt=0, description="tokens of dialogue behind one page, at most")
-    num_slots: int = Field(4096, gt=0, description="slots a user may have before the oldest pages are merged")
+    num_slots: int = Field(4096, gt=0, description="slots that a user is meant to stay below; nothing merges pages yet")
     query_tokens: int = Field(256, gt=0, description="tokens of the message that e(x) looks at, counted from its end")
     placement: Placement = "prefix"
 

@@ -11,6 +11,7 @@ import pytest
 _EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("[0-9]*.py"))
 _SHOWS = {
     "01_remember": ["model: Bergen", "model: Pixel", "I don't know."],
+    "02_langchain_agent": ["agent calls get_weather({'city': 'Oslo'})", "What is remembered"],
     "03_two_users": ["ann: What is my dog called?\n  agent: Pixel", "bob: What is my dog called?\n  agent: Rex"],
     "04_llama_index_chat": ["model: Rex", "model: Lisbon"],
     "05_llama_index_agent": ["agent: Rex", "What was stored"],

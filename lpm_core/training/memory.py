@@ -260,6 +260,16 @@ def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights
     return _attention_loss(attention, questions, users, owners)
 
 
+def _alike(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of rows in groups of at most `most`, none longer than half as long again as its group's shortest: little is padding."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not groups or len(groups[-1]) == most or lengths[row] > 1.5 * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
 def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> tuple[Tensor, Tensor, float]:
     """Losses of answers and of attention on one batch of fresh users, and the share of answers right."""
     rng = random.Random(f"memory/{recipe.seed}/{step}")
@@ -282,12 +292,7 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
         soft, attention = read(questions, slots, mask, weights, backbone)
         prompts = [_prompt(question, window, backbone, tools) for question, window, tools in zip(questions, windows, kits_shown, strict=True)]
         answers = [answer_ids(question, backbone.chat) for question in questions]
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(answers[row]))
-        parts = [order[start : start + recipe.rows] for start in range(0, len(order), recipe.rows)]  # like lengths together: less padding
-        losses, right = (
-            torch.cat(column)
-            for column in zip(
-                *(answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts), strict=True
-            )
-        )
+        parts = _alike([len(soft[0]) + len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)], recipe.rows)
+        results = [answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts]
+        losses, right = (torch.cat(column) for column in zip(*results, strict=True))
     return losses.mean(), _attention_loss(attention, questions, users, owners), right.float().mean().item()
