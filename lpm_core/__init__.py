@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport
     from lpm_core.engine import LPM, AnswerStream, ForgetReceipt
     from lpm_core.explain import Explanation
-    from lpm_core.memory import Answer, Evidence, Page, Recall, ToolCall, Turn, Usage, UserMemory
+    from lpm_core.memory import Answer, Evidence, Page, Quarantined, Recall, ToolCall, Turn, Usage, UserMemory
+    from lpm_core.stats import Stats
     from lpm_core.store import MemoryStore
 
 __all__ = [
@@ -50,7 +51,9 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "Page",
+    "Quarantined",
     "Recall",
+    "Stats",
     "StoreCorruptError",
     "StoreError",
     "StoreKeyError",
@@ -67,7 +70,8 @@ _HOMES = {
     "engine": ("LPM", "AnswerStream", "ForgetReceipt"),
     "consolidation": ("ConsolidationRecipe", "ConsolidationReport"),
     "explain": ("Explanation",),
-    "memory": ("Answer", "Evidence", "Page", "Recall", "ToolCall", "Turn", "Usage", "UserMemory"),
+    "memory": ("Answer", "Evidence", "Page", "Quarantined", "Recall", "ToolCall", "Turn", "Usage", "UserMemory"),
+    "stats": ("Stats",),
     "store": ("MemoryStore",),
 }
 _LAZY = {name: module for module, names in _HOMES.items() for name in names}

@@ -20,10 +20,8 @@ _HOLES = re.compile("\ue000(\\d+)\ue001")
 
 
 def _holed(message: Message, hole: Callable[[str], str]) -> dict[str, Any]:
-    """A message whose content, and whose calls' names and arguments, are holes to be filled after rendering."""
-    row = dict(message)
-    if row.get("content"):
-        row["content"] = hole(str(row["content"]))
+    """A message whose texts, and whose calls' names and arguments, are holes to be filled after rendering."""
+    row: dict[str, Any] = {key: hole(value) if isinstance(value, str) and value and key != "role" else value for key, value in message.items()}
     if row.get("tool_calls"):
         functions = [call.get("function", call) for call in row["tool_calls"]]
         row["tool_calls"] = [
@@ -112,12 +110,13 @@ class ChatFormat:
         return ids
 
     def _harmless(self, value: Any, hole: Callable[[str], str]) -> Any:
-        """A tool's JSON with markup in its strings spelled out."""
+        """A tool's JSON with markup in its strings spelled out; what looks like a hole is no hole either."""
         if isinstance(value, Mapping):
-            return {key: self._harmless(item, hole) for key, item in value.items()}
+            return {self._harmless(key, hole): self._harmless(item, hole) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._harmless(item, hole) for item in value]
-        return hole(json.dumps(value, ensure_ascii=False)[1:-1]) if isinstance(value, str) and self._markup and self._markup.search(value) else value
+        odd = isinstance(value, str) and ("\ue000" in value or (self._markup and self._markup.search(value)))
+        return hole(json.dumps(value, ensure_ascii=False)[1:-1]) if odd else value
 
     def after_thought(self, ids: Sequence[int]) -> Sequence[int]:
         """What follows the last `</think>`; all of it if there is none."""

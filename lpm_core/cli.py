@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lpm_core.exceptions import InvalidInputError, LPMError
 
@@ -93,6 +95,64 @@ def users(store: Store = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def stats(user: Annotated[str | None, typer.Argument(help="Only this user; else the whole store.")] = None, store: Store = None, as_json: Json = False) -> None:
+    """Count what the store keeps, of USER or of all: turns, pages, slots, bytes and times. No content, and of all no names."""
+    from lpm_core.stats import store_stats
+    from lpm_core.store import MemoryStore
+
+    with MemoryStore(_store_url(store)) as opened:
+        figures = store_stats(opened, user)
+    if as_json:
+        Console().print_json(json.dumps(vars(figures), default=datetime.isoformat))
+        return
+    table = Table("what", "how much")
+    for name, value in vars(figures).items():
+        if isinstance(value, datetime):
+            value = f"{value:%Y-%m-%d %H:%M} ({(datetime.now(UTC) - value).days} days ago)"
+        elif name == "turns":
+            value = ", ".join([str(sum(value.values())), *(f"{count} of source {source}" for source, count in value.items())])
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
+        table.add_row(name.replace("_", " "), "none" if value is None else str(value))
+    Console().print(table)
+
+
+@app.command()
+def quarantine(
+    user: str,
+    release: Annotated[bool, typer.Option("--release", help="Write these pages anew; those out of bounds again stay.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Forget the turns behind these pages, for good.")] = False,
+    yes: Yes = False,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """List pages of USER that are withheld from every answer, and why; `lpm forget USER --turn ID` drops single turns."""
+    from lpm_core.engine import LPM
+    from lpm_core.store import MemoryStore
+
+    if release and drop:
+        raise InvalidInputError("choose one of --release and --drop")
+    with MemoryStore(_store_url(store)) as opened:
+        rows = opened.quarantine(user)
+    if drop and rows:
+        _confirm(f"Forget the turns behind {len(rows)} pages of {user!r} for good?", yes)
+    if rows and (release or drop):
+        with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
+            if drop:
+                lpm.forget(user, turn_ids=[turn for row in rows for turn in row.turn_ids])
+            rows = lpm.quarantine(user) if drop else lpm.release(user)
+    if as_json:
+        Console().print_json(json.dumps([vars(row) for row in rows]))
+        return
+    table = Table("session", "turns", "reason")
+    for row in rows:
+        table.add_row(Text(row.session_id), "\n".join(row.turn_ids), Text(row.reason))
+    Console().print(table if rows else "nothing is in quarantine")
+
+
+@app.command()
 def explain(user: str, question: str, store: Store = None) -> None:
     """Show what memory makes of QUESTION: what the soft tokens say, and the turns behind them."""
     from lpm_core.engine import LPM
@@ -141,6 +201,27 @@ def consolidate(
         )
         table.add_row(report.user_id, *figures)
     Console().print(table)
+
+
+@app.command()
+def rebuild(
+    user: Annotated[str | None, typer.Argument(help="Whose pages; or --all.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="All users.")] = False,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """Write pages anew that another backbone or other memory weights made. What is interrupted goes on from there."""
+    from rich.progress import Progress
+
+    from lpm_core.engine import LPM
+
+    if (user is None) == (not everybody):
+        raise InvalidInputError("name one user, or pass --all")
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("rebuilding users", total=None)
+        written = lpm.rebuild(user, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
+    Console().print(f"wrote {written} pages", highlight=False)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
@@ -20,18 +21,21 @@ import torch
 from torch import Tensor
 
 from lpm_core.backbone import Backbone
+from lpm_core.bounds import SlotBounds
 from lpm_core.chat import Message, cut_at, held_back
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, distill, self_study
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
 from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Source, Turn, Usage, UserMemory
+from lpm_core.paging import Fingerprints, SessionPages
 from lpm_core.settings import LPMSettings
 from lpm_core.store import MemoryStore, NewTurn
+from lpm_core.telemetry import traced, traced_pieces
 from lpm_core.tools import check_tools
 from lpm_core.upkeep import ForgetReceipt, Upkeep
-from lpm_core.validation import check_messages, check_source, check_time, check_user_id
-from lpm_core.writer import Chunk, cut_chunks, gather_segments
+from lpm_core.validation import check_count, check_dialogue, check_messages, check_number, check_source, check_time, check_user_id
+from lpm_core.writer import gather_segments
 
 __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
 
@@ -71,6 +75,15 @@ class _Options:
     enable_thinking: bool = False
     stop: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        check_count(self.max_new_tokens, "max_new_tokens", 0)
+        check_number(self.temperature, "temperature")
+        check_number(self.top_p, "top_p", 1)
+        if self.seed is not None:
+            check_count(self.seed, "seed", 0)
+        if isinstance(self.stop, str) or not all(isinstance(text, str) for text in self.stop or ()):
+            raise InvalidInputError(f"stop={self.stop!r:.60}; pass a list of texts")
+
 
 class AnswerStream(Iterator[str]):
     """Pieces of an answer as they come, the turns its memory came from, and its cost so far."""
@@ -98,6 +111,7 @@ class LPM(Upkeep):
     def __init__(self, backbone: Backbone, weights: MemoryWeights, store: MemoryStore, *, sources: Sequence[Source] = _SOURCES) -> None:
         self.backbone, self.weights, self.store = backbone, weights.eval().requires_grad_(False), store
         self.sources = frozenset(check_source(source) for source in sources)
+        self.bounds = SlotBounds.of(weights.writer)
         self._cache: OrderedDict[str, tuple[UserMemory, Slots]] = OrderedDict()
         self._lock = threading.RLock()
         self._closed = False
@@ -146,12 +160,18 @@ class LPM(Upkeep):
         return type(self)(self.backbone, self.weights, store if isinstance(store, MemoryStore) else MemoryStore(store), sources=tuple(self.sources))
 
     @property
+    def _fingerprints(self) -> Fingerprints:
+        """What pages of this engine are made with."""
+        return {"backbone": self.backbone.fingerprint, "weights": self.weights.fingerprint}
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
 
     # ---------------------------------------------------------------- write
 
+    @traced("remember", lambda ids: {"turns": len(ids)})
     def remember(
         self,
         user_id: str,
@@ -195,28 +215,46 @@ class LPM(Upkeep):
                     self._cache.popitem(last=False)
                 return entry
 
+    @traced("rebuild", lambda _: {})
     def _rebuild(self, user_id: str, version: int) -> UserMemory | None:
-        """Write the pages that the log calls for and the store does not have. None if the log changed meanwhile."""
-        names = {"backbone": self.backbone.fingerprint, "weights": self.weights.fingerprint}
-        sessions = self._written(user_id)
-        stored: dict[str, list[Page]] = {}
-        for page in self.store.pages(user_id, **names):
-            stored.setdefault(page.session_id, []).append(page)
+        """Write the pages that the log calls for and the store does not have; quarantine those out of bounds. None if the log changed meanwhile."""
         pages: list[Page] = []
-        for session_id, turns in sessions.items():
-            have = stored.get(session_id, [])
-            if _covered(have) != [turn.id for turn in turns]:
-                chunks = cut_chunks([(turn.role, turn.content) for turn in turns], self.backbone.chat, self.weights.config)
-                expected = [(index, tuple(turns[number].id for number in chunk.turns), len(chunk.ids)) for index, chunk in enumerate(chunks)]
-                kept = 0
-                while kept < min(len(have), len(chunks)) and (have[kept].index, have[kept].slot_turns, have[kept].tokens) == expected[kept]:
-                    kept += 1
-                fresh = [self._page(session_id, index, chunks[index], turns) for index in range(kept, len(chunks))]
-                if not self.store.replace_pages(user_id, session_id, fresh, from_index=kept, version=version, **names):
-                    return None
-                have = [*have[:kept], *fresh]
-            pages += have
+        for session in self._sessions(user_id):
+            fresh = [self._page(session, index) for index in range(session.kept, session.kept + len(session.lacking))]
+            now = [self.bounds.checked(page) for page in (*session.pages[: session.kept], *fresh)]
+            changed = next((index for index, (page, old) in enumerate(zip_longest(now, session.pages)) if page is not old), None)
+            if changed is not None and not self.store.replace_pages(
+                user_id, session.id, now[changed:], from_index=changed, version=version, **self._fingerprints
+            ):
+                return None
+            pages += now
         return UserMemory(user_id, version, tuple(pages))
+
+    def _write_ahead(self, user_id: str, on_page: Callable[[int, int], None]) -> bool:
+        """Write the pages that `_rebuild` would, one by one as each is computed; no other call waits. False if the log changed meanwhile."""
+        version = self.store.version(user_id)
+        lacking = [(session, index) for session in self._sessions(user_id) for index in range(session.kept, session.kept + len(session.lacking))]
+        for number, (session, index) in enumerate(lacking, start=1):
+            self._open()
+            with self._lock:
+                cached = self._cache.get(user_id)
+            if cached and cached[0].version == version:
+                break  # a call that needed the rest has written it
+            page = self.bounds.checked(self._page(session, index))
+            if not self.store.put_pages(user_id, [page], version=version, keep=True, **self._fingerprints):
+                return False
+            on_page(number, len(lacking))
+        with self._lock:
+            return self._rebuild(user_id, version) is not None
+
+    def _sessions(self, user_id: str) -> Iterator[SessionPages]:
+        """The sessions of a user that slots are written from, with what the store has of each and what it lacks."""
+        stored: dict[str, list[Page]] = {}
+        written = self._written(user_id)
+        for page in self.store.pages(user_id, **self._fingerprints):
+            stored.setdefault(page.session_id, []).append(page)
+        for session_id, turns in written.items():
+            yield SessionPages.of(session_id, turns, stored.get(session_id, []), self.backbone.chat, self.weights.config)
 
     def _written(self, user_id: str) -> dict[str, list[Turn]]:
         """The turns that slots are written from, by session."""
@@ -226,13 +264,15 @@ class LPM(Upkeep):
                 sessions.setdefault(turn.session_id, []).append(turn)
         return sessions
 
+    @traced("page", lambda page: {"pages": 1, "tokens": page.tokens})
     @torch.inference_mode()
-    def _page(self, session_id: str, index: int, chunk: Chunk, turns: Sequence[Turn]) -> Page:
-        """One page, computed alone, so that the same chunk always gives the same bits."""
+    def _page(self, session: SessionPages, index: int) -> Page:
+        """One page that a session lacks, computed alone, so that the same chunk always gives the same bits."""
+        chunk = session.lacking[index - session.kept]
         states = self.backbone.states(torch.tensor([chunk.ids], device=self.backbone.device)).float()
         slots = self.weights.writer(*gather_segments(states, [chunk]))  # [H, S, d_mem]
-        owners = tuple(turns[number].id for number in chunk.turns)
-        return Page(session_id, index, slots.cpu().clone(), owners, tuple(dict.fromkeys(owners)), len(chunk.ids))
+        owners = session.owners(chunk)
+        return Page(session.id, index, slots.cpu().clone(), owners, tuple(dict.fromkeys(owners)), len(chunk.ids))
 
     # ---------------------------------------------------------------- read
 
@@ -244,10 +284,9 @@ class LPM(Upkeep):
         """
         self._open()
         check_user_id(user_id)
-        if k < 1:
-            raise InvalidInputError(f"k is {k}; ask for at least one turn of evidence")
-        return self._recall(user_id, _query(_as_messages(message)), k, floor)
+        return self._recall(user_id, _query(check_dialogue(message)), check_count(k, "k", 1), check_number(floor, "floor"))
 
+    @traced("recall", lambda recall: {"slots": recall.slot_weights.shape[1], "evidence": len(recall.evidence)})
     @torch.inference_mode()
     def _recall(self, user_id: str, query: str, k: int = 5, floor: float = 0.02) -> Recall:
         _, slots = self._memory(user_id)
@@ -262,7 +301,7 @@ class LPM(Upkeep):
     def explain(self, user_id: str, message: str | Sequence[Message]) -> Explanation:
         """What each soft token for a message says, and the turns behind it; `print` it. Raises InvalidInputError."""
         recall = self.recall(user_id, message)
-        return explain_recall(_query(_as_messages(message)), recall, self._memory(user_id)[1], self.backbone)
+        return explain_recall(_query(check_dialogue(message)), recall, self._memory(user_id)[1], self.backbone)
 
     def _evidence(self, user_id: str, weights: Tensor, owners: Sequence[str], k: int, floor: float) -> list[Evidence]:
         shares: dict[str, float] = {}
@@ -289,7 +328,7 @@ class LPM(Upkeep):
         self._open()
         if user_id is not None:
             check_user_id(user_id)
-        kept = _as_messages(messages)
+        kept = check_dialogue(messages)
         recall = None if user_id is None else self._recall(user_id, _query(kept))
         soft = self.weights.config.heads if recall else 0
         limit = self.backbone.window - soft - room
@@ -319,6 +358,7 @@ class LPM(Upkeep):
             excess -= len(self.backbone.chat.turn(gone["role"], self.backbone.chat.content(str(gone.get("content") or "")))[0])
         return kept
 
+    @traced("ask", lambda answer: _tokens(answer.usage))
     def ask(self, user_id: str | None, messages: str | Sequence[Message], **options: Unpack[AskOptions]) -> Answer:
         """Answer with the user's memory as soft tokens: no history text enters the prompt, and nothing is stored.
 
@@ -345,9 +385,12 @@ class LPM(Upkeep):
         embeds, recall, tokens, wanted = self._generation(user_id, messages, options)
         search = time.perf_counter()
         ids: list[int] = []
-        return AnswerStream(
-            self._pieces(tokens, ids, wanted.stop), recall.evidence if recall else (), lambda: self._usage(embeds, recall, len(ids), begin, search)
-        )
+
+        def usage() -> Usage:
+            return self._usage(embeds, recall, len(ids), begin, search)
+
+        pieces = traced_pieces("stream", self._pieces(tokens, ids, wanted.stop), lambda: _tokens(usage()))
+        return AnswerStream(pieces, recall.evidence if recall else (), usage)
 
     def _generation(self, user_id: str | None, messages: str | Sequence[Message], options: AskOptions) -> tuple[Tensor, Recall | None, Iterator[int], _Options]:
         """The embedded prompt, what memory gave to it, and the answer's tokens as they come."""
@@ -405,6 +448,14 @@ class LPM(Upkeep):
         """
         return self.consolidate_many([user_id], recipe, on_step=on_step)[0]
 
+    @traced(
+        "consolidate",
+        lambda reports: {
+            "users": len(reports),
+            "questions": sum(report.questions for report in reports),
+            "promoted": sum(report.promoted for report in reports),
+        },
+    )
     def consolidate_many(
         self, user_ids: Sequence[str], recipe: ConsolidationRecipe | None = None, *, on_step: Callable[[int], None] | None = None
     ) -> list[ConsolidationReport]:
@@ -417,30 +468,30 @@ class LPM(Upkeep):
             self._known(user)
             memories.append(self._memory(user)[0])
             rng = random.Random(f"{recipe.seed}/{user}")
-            studies.append([study for turns in self._written(user).values() for study in self_study(turns, self.backbone, recipe, rng)])
+            # No turn that came after these pages: if it were forgotten meanwhile, `_promote` could not know that they know of it.
+            known = {turn for page in memories[-1].pages for turn in page.turn_ids} - memories[-1].withheld
+            served = [[turn for turn in turns if turn.id in known] for turns in self._written(user).values()]
+            studies.append([study for turns in served for study in self_study(turns, self.backbone, recipe, rng)])
         results = distill(memories, studies, self.weights, self.backbone, recipe, on_step)
         seconds = (time.perf_counter() - begin) / max(1, len(user_ids))
         return [replace(report, promoted=report.promoted and self._promote(memory), seconds=seconds) for memory, report in results]
 
     def _promote(self, refined: UserMemory) -> bool:
         """Put refined pages in place of those they were made from. Pages that changed meanwhile stay as they are."""
-        names = {"backbone": self.backbone.fingerprint, "weights": self.weights.fingerprint}
+        if any(self.bounds.fault(page) for page in refined.pages):
+            return False  # they would be quarantined
         user_id = refined.user_id
-        new = {(page.session_id, page.index): page for page in refined.pages}
+        known = {turn for page in refined.pages for turn in page.turn_ids}
         with self._lock:
             while True:
                 current = self._memory(user_id)[0]
-                if not {turn for page in refined.pages for turn in page.turn_ids} <= {turn for page in current.pages for turn in page.turn_ids}:
+                if not known <= {turn for page in current.pages for turn in page.turn_ids}:
                     return False  # turns were forgotten meanwhile, and every refined page may know of them
-                sessions: dict[str, list[Page]] = {}
-                for page in current.pages:
-                    other = new.get((page.session_id, page.index))
-                    same = other is not None and (other.slot_turns, other.tokens) == (page.slot_turns, page.tokens)
-                    sessions.setdefault(page.session_id, []).append(other if same and other is not None else page)
-                done = [self.store.replace_pages(user_id, name, pages, from_index=0, version=current.version, **names) for name, pages in sessions.items()]
-                self._cache.pop(user_id, None)
-                if all(done):
-                    return True
+                there = {(page.session_id, page.index): (page.slot_turns, page.tokens) for page in current.pages}
+                same = [page for page in refined.pages if there.get((page.session_id, page.index)) == (page.slot_turns, page.tokens)]
+                if self.store.put_pages(user_id, same, version=current.version, **self._fingerprints):
+                    self._cache.pop(user_id, None)
+                    return bool(same)
 
     # ---------------------------------------------------------------- look, close (forget, expire, export, restore, doctor: upkeep.py)
 
@@ -518,24 +569,11 @@ def embedded_folder() -> Path:
     return folder
 
 
-def _as_messages(messages: str | Sequence[Message]) -> list[Message]:
-    """Messages as a list; tool messages and tool calls pass as they are."""
-    if isinstance(messages, str):
-        return [{"role": role, "content": content} for role, content, _ in check_messages(messages, "question")]
-    kept = list(messages)
-    if not kept:
-        raise InvalidInputError("no message to answer: pass a text or a list of messages")
-    check_messages([message for message in kept if not message.get("tool_calls")] or [{"role": "user", "content": "-"}], "question")
-    return kept
+def _tokens(usage: Usage) -> dict[str, int]:
+    """The counts of an answer's cost."""
+    return {"prompt_tokens": usage.prompt_tokens, "soft_tokens": usage.soft_tokens, "output_tokens": usage.output_tokens}
 
 
 def _query(messages: Sequence[Message]) -> str:
     """The current message, which memory is read for: the last one of the user."""
     return next((str(message["content"]) for message in reversed(messages) if message["role"] == "user"), str(messages[-1].get("content") or "-"))
-
-
-def _covered(pages: Sequence[Page]) -> list[str]:
-    """Ids of the turns that a session's pages were written from, in order."""
-    if [page.index for page in pages] != list(range(len(pages))):
-        return []
-    return list(dict.fromkeys(turn for page in pages for turn in page.turn_ids))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Answer", "Evidence", "FinishReason", "Page", "Recall", "Role", "Slots", "Source", "ToolCall", "Turn", "Usage", "UserMemory"]
+__all__ = ["Answer", "Evidence", "FinishReason", "Page", "Quarantined", "Recall", "Role", "Slots", "Source", "ToolCall", "Turn", "Usage", "UserMemory"]
 
 Role = Literal["user", "assistant", "system", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -34,7 +34,8 @@ class Turn:
 class Page:
     """Slots written from one chunk of one session. Immutable and derived: it can be rebuilt from its turns.
 
-    `slots` is [H, S, d_mem] in float32; `slot_turns[s]` is the id of the turn that slot s was written from.
+    `slots` is [H, S, d_mem] in float32; `slot_turns[s]` is the id of the turn that slot s was written from. `quarantine` is
+    why its slots are withheld (S is 0 then), None for a page that is served.
     """
 
     session_id: str
@@ -43,6 +44,16 @@ class Page:
     slot_turns: tuple[str, ...]
     turn_ids: tuple[str, ...]
     tokens: int
+    quarantine: str | None = None
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A page whose slots are withheld: the turns it was written from, and why. They are in the log, and change no answer."""
+
+    session_id: str
+    turn_ids: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,11 @@ class UserMemory:
     user_id: str
     version: int
     pages: tuple[Page, ...]
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Ids of the turns behind pages in quarantine."""
+        return frozenset(turn for page in self.pages if page.quarantine is not None for turn in page.turn_ids)
 
     def slots(self, heads: int, slot_size: int) -> Slots:
         """The pages side by side: [H, N, d_mem]; N is 0 for a user without a history."""

@@ -139,7 +139,12 @@ def _003_data_keys(connection: Connection) -> None:
     connection.execute(text(f"ALTER TABLE users ADD COLUMN data_key {kind}"))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_001_turns_pages_audit, _002_turn_checksums, _003_data_keys]
+def _004_quarantine(connection: Connection) -> None:
+    """Why a page is in quarantine; none for one that is served."""
+    connection.execute(text("ALTER TABLE pages ADD COLUMN quarantine TEXT"))
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_001_turns_pages_audit, _002_turn_checksums, _003_data_keys, _004_quarantine]
 
 
 def schema_version(connection: Connection, place: str) -> int:

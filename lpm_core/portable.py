@@ -21,9 +21,9 @@ import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
+from lpm_core.bounds import SlotBounds
 from lpm_core.exceptions import InvalidInputError, StoreCorruptError, StoreUnavailableError, StoreVersionError
 from lpm_core.memory import Page, Turn
-from lpm_core.settings import LPMConfig
 from lpm_core.store import MemoryStore
 
 __all__ = ["FORMAT", "RestoreReceipt", "UserExport", "adopt_pages", "read_export", "write_export"]
@@ -62,7 +62,7 @@ def write_export(export: UserExport, path: str | Path) -> None:
     """
     path = Path(path)
     manifest = {"format": FORMAT, "user_id": export.user_id, "backbone": export.backbone, "weights": export.weights, "turns": len(export.turns)}
-    pages = [{name: value for name, value in vars(page).items() if name != "slots"} for page in export.pages]
+    pages = [{name: value for name, value in vars(page).items() if name not in ("slots", "quarantine")} for page in export.pages]
     members = {
         _MANIFEST: json.dumps(manifest | {"pages": pages}, ensure_ascii=False, indent=1).encode(),
         _TURNS: b"".join(_TURN.dump_json(turn) + b"\n" for turn in export.turns),
@@ -131,12 +131,20 @@ def read_export(path: str | Path) -> UserExport:
         raise damaged from None
 
 
-def adopt_pages(store: MemoryStore, export: UserExport, config: LPMConfig) -> None:
-    """Put the pages of an export into the store, for every session whose log is that of the export."""
+def adopt_pages(store: MemoryStore, export: UserExport, bounds: SlotBounds) -> None:
+    """Put the pages of an export into the store, of every session whose log is that of the export, and whose slots are within bounds.
+
+    Refined pages may know of any turn of the export: if one was forgotten meanwhile, none is taken.
+    """
     version = store.version(export.user_id)
-    for session_id in dict.fromkeys(turn.session_id for turn in export.turns):
-        pages = [page for page in export.pages if page.session_id == session_id]
-        fit = all(page.slots.shape[::2] == (config.heads, config.slot_size) and page.slots.isfinite().all() for page in pages)
-        same = [turn.id for turn in store.turns(export.user_id, session_id=session_id)] == [turn.id for turn in export.turns if turn.session_id == session_id]
-        if fit and same:
-            store.replace_pages(export.user_id, session_id, pages, from_index=0, backbone=export.backbone, weights=export.weights, version=version)
+    log: dict[str, list[str]] = {}
+    for turn in store.turns(export.user_id):
+        log.setdefault(turn.session_id, []).append(turn.id)
+    told: dict[str, list[str]] = {}
+    for turn in export.turns:
+        told.setdefault(turn.session_id, []).append(turn.id)
+    if not all(set(turns) <= set(log.get(session, ())) for session, turns in told.items()):
+        return
+    fit = {session for session, turns in told.items() if turns == log[session]} - {page.session_id for page in export.pages if bounds.fault(page)}
+    pages = [page for page in export.pages if page.session_id in fit]
+    store.put_pages(export.user_id, pages, backbone=export.backbone, weights=export.weights, version=version)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, select
 
 from lpm_core.exceptions import InvalidInputError, StoreUnavailableError
-from lpm_core.memory import Page, Turn
+from lpm_core.memory import Page, Quarantined, Turn
 from lpm_core.settings import LPMSettings
 from lpm_core.storage.database import Database
 from lpm_core.storage.encryption import Owner
@@ -248,12 +248,15 @@ class MemoryStore:
 
     def pages(self, user_id: str, *, backbone: str, weights: str) -> list[Page]:
         """A user's pages made with these fingerprints, in the order of their turns; damaged ones are dropped, to be rebuilt."""
+        return self._pages(user_id, PAGES.c.backbone == plain(backbone, "backbone"), PAGES.c.weights == plain(weights, "weights"))
+
+    def _pages(self, user_id: str, *conditions: ColumnElement[bool]) -> list[Page]:
         digest = self._digest(user_id)
         query = (
             select(*PAGE_COLUMNS, USERS.c.data_key)
             .join_from(PAGES, SESSIONS, SESSIONS.c.key == PAGES.c.session_key)
             .join(USERS, USERS.c.key == SESSIONS.c.user_key)
-            .where(USERS.c.digest == digest, PAGES.c.backbone == plain(backbone, "backbone"), PAGES.c.weights == plain(weights, "weights"))
+            .where(USERS.c.digest == digest, *conditions)
             .order_by(PAGES.c.first_position, PAGES.c.page_index)
         )
         with self.database.begin() as connection:
@@ -279,30 +282,91 @@ class MemoryStore:
         Returns False, with nothing written, if the user's history is no longer at `version`. Raises InvalidInputError for a page
         that is not of this session, or names turns that are not in it.
         """
-        digest = self._digest(user_id)
-        session_digest = self._session_digest(digest, session_id)
         check_pages(pages, session_id, from_index)
         prints = {"backbone": plain(backbone, "backbone"), "weights": plain(weights, "weights")}
         # The tensors are serialised before the transaction: no other writer waits for that.
-        blobs = [serialise(page) for page in pages]
+        blobs = [(page, serialise(page)) for page in pages]
         with self.database.begin(write=True) as connection:
-            user = _lock_user(connection, digest)
+            user = _lock_user(connection, self._digest(user_id))
             if (user.version if user else 0) != version:
                 return False
-            session = _session_key(connection, user.key, session_digest) if user else 0
-            found = connection.execute(select(TURNS.c.id, TURNS.c.position).where(TURNS.c.session_key == session))
-            positions: dict[str, int] = dict(tuple(row) for row in found)
-            owner = self.database.keyring.owner(digest, user.data_key if user else None)
-            rows = []
-            for page, slots in zip(pages, blobs, strict=True):
-                if not positions.keys() >= {*page.turn_ids, *page.slot_turns}:
-                    raise InvalidInputError(f"Page {page.index} names turns that are not in its session. Make pages from turns(user_id, session_id=...).")
-                position = min(positions[turn_id] for turn_id in page.turn_ids)
-                rows.append(encode_page(page, slots, position, owner, session_digest, prints) | {"session_key": session})
+            session, rows = self._page_rows(connection, user, user_id, session_id, blobs, prints)
             connection.execute(delete(PAGES).where(PAGES.c.session_key == session, PAGES.c.page_index >= from_index))
             if rows:
                 connection.execute(PAGES.insert(), rows)
         return True
+
+    def put_pages(self, user_id: str, pages: Sequence[Page], *, backbone: str, weights: str, version: int, keep: bool = False) -> bool:
+        """Put pages of a user, of any sessions, each in its place, whatever is there; all or none. The others stay.
+
+        keep: leave a page that is there already, from the same turns and with the same fingerprints: it may have been refined since.
+        Returns False, with nothing written, if the user's history is no longer at `version`. Raises InvalidInputError as
+        `replace_pages` does.
+        """
+        sessions: dict[str, list[tuple[Page, bytes]]] = {}
+        for page in pages:
+            sessions.setdefault(page.session_id, []).append((page, serialise(page)))
+        for session_id, blobs in sessions.items():
+            check_pages([page for page, _ in blobs], session_id, 0)
+        prints = {"backbone": plain(backbone, "backbone"), "weights": plain(weights, "weights")}
+        with self.database.begin(write=True) as connection:
+            user = _lock_user(connection, self._digest(user_id))
+            if (user.version if user else 0) != version:
+                return False
+            for session_id, blobs in sessions.items():
+                session, rows = self._page_rows(connection, user, user_id, session_id, blobs, prints)
+                for row in rows:
+                    place = (PAGES.c.session_key == session) & (PAGES.c.page_index == row["page_index"])
+                    same = [PAGES.c[name] == row[name] for name in ("slot_turns", "turn_ids", "tokens", "backbone", "weights")]
+                    if not keep or connection.execute(select(PAGES.c.key).where(place, *same)).first() is None:
+                        connection.execute(delete(PAGES).where(place))
+                        connection.execute(PAGES.insert().values(**row))
+        return True
+
+    def _page_rows(
+        self, connection: Connection, user: _User | None, user_id: str, session_id: str, pages: Sequence[tuple[Page, bytes]], prints: Mapping[str, str]
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """The key of a session, and the rows of its pages, each given with its serialised slots; the user's row is held."""
+        digest = self._digest(user_id)
+        session_digest = self._session_digest(digest, session_id)
+        session = _session_key(connection, user.key, session_digest) if user else 0
+        found = connection.execute(select(TURNS.c.id, TURNS.c.position).where(TURNS.c.session_key == session))
+        positions: dict[str, int] = dict(tuple(row) for row in found)
+        owner = self.database.keyring.owner(digest, user.data_key if user else None)
+        rows = []
+        for page, slots in pages:
+            if not positions.keys() >= {*page.turn_ids, *page.slot_turns}:
+                raise InvalidInputError(f"Page {page.index} names turns that are not in its session. Make pages from turns(user_id, session_id=...).")
+            position = min(positions[turn_id] for turn_id in page.turn_ids)
+            rows.append(encode_page(page, slots, position, owner, session_digest, prints) | {"session_key": session})
+        return session, rows
+
+    def quarantine(self, user_id: str) -> list[Quarantined]:
+        """A user's pages in quarantine, whatever their fingerprints, in the order of their turns."""
+        pages = self._pages(user_id, PAGES.c.quarantine.is_not(None))
+        return [Quarantined(page.session_id, page.turn_ids, page.quarantine) for page in pages if page.quarantine is not None]
+
+    def release(self, user_id: str, turn_ids: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Delete a user's pages in quarantine, so that they are written again: all, or those of these turns. Returns the turns behind them."""
+        digest = self._digest(user_id)
+        wanted = None if turn_ids is None else frozenset(known_form(turn_ids))
+        mine = select(PAGES.c.key, PAGES.c.turn_ids).join_from(PAGES, SESSIONS, SESSIONS.c.key == PAGES.c.session_key)
+        with self.database.begin(write=True) as connection:
+            user = _lock_user(connection, digest)
+            if user is None:
+                return ()
+            rows = connection.execute(mine.where(SESSIONS.c.user_key == user.key, PAGES.c.quarantine.is_not(None)).order_by(PAGES.c.key)).all()
+            try:
+                behind: dict[int, list[str]] = {key: json.loads(turns) for key, turns in rows}
+            except (TypeError, ValueError):
+                raise DamagedRowError("a page in quarantine cannot be read") from None
+            chosen = [key for key, turns in behind.items() if wanted is None or not wanted.isdisjoint(turns)]
+            released = tuple(dict.fromkeys(turn for key in chosen for turn in behind[key]))
+            for keys in batches(chosen):
+                connection.execute(delete(PAGES).where(PAGES.c.key.in_(keys)))
+            if chosen:
+                _changed(connection, user, "release", released)
+        return released
 
     def _digest(self, user_id: str) -> str:
         return self.database.keyring.digest(named(user_id, "user_id")[1])

@@ -30,14 +30,21 @@ def check_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Tools as `{"type": "function", "function": {"name", "description", "parameters"}}`, each name once."""
     checked: list[dict[str, Any]] = []
     for tool in tools:
-        function = tool.get("function", tool)
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         name = function.get("name") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not name:
             raise InvalidInputError(f"a tool has no name: {str(tool)[:80]!r}; pass a JSON schema with name, description and parameters")
         if any(name == other["function"]["name"] for other in checked):
             raise InvalidInputError(f"two tools are called {name!r}; give each a name of its own")
         parameters = function.get("parameters") or {"type": "object", "properties": {}}
-        checked.append({"type": "function", "function": {"name": name, "description": str(function.get("description") or ""), "parameters": dict(parameters)}})
+        kept = {"name": name, "description": str(function.get("description") or ""), "parameters": parameters}
+        try:
+            json.dumps(kept, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidInputError(f"the tool {name!r:.80} holds what JSON or UTF-8 cannot; pass a plain JSON schema") from None
+        if not isinstance(parameters, Mapping):
+            raise InvalidInputError(f"the parameters of tool {name!r:.80} are {str(parameters)[:80]!r}, not a JSON schema of an object")
+        checked.append({"type": "function", "function": {**kept, "parameters": dict(parameters)}})
     return checked
 
 

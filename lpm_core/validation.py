@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
@@ -10,7 +12,19 @@ from lpm_core.chat import Message
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Role, Source
 
-__all__ = ["MAX_ID", "MAX_MESSAGE", "check_age", "check_messages", "check_source", "check_time", "check_user_id", "parse_age"]
+__all__ = [
+    "MAX_ID",
+    "MAX_MESSAGE",
+    "check_age",
+    "check_count",
+    "check_dialogue",
+    "check_messages",
+    "check_number",
+    "check_source",
+    "check_time",
+    "check_user_id",
+    "parse_age",
+]
 
 MAX_ID = 512
 """Characters of a user or session id."""
@@ -56,7 +70,10 @@ def check_time(value: datetime | str | None) -> datetime:
             raise InvalidInputError(f"at={_shown(value)} is not an ISO 8601 time such as 2024-05-17T09:30:00+00:00") from None
     if not isinstance(value, datetime):
         raise InvalidInputError(f"at={_shown(value)} is neither a datetime nor an ISO 8601 text")
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise InvalidInputError(f"at={_shown(value.isoformat())} is outside the years 1 to 9999 in UTC; pass the moment it was said") from None
 
 
 def check_age(value: timedelta) -> datetime:
@@ -80,6 +97,20 @@ def parse_age(value: str) -> timedelta:
         return timedelta.max
 
 
+def check_count(value: object, what: str, least: int) -> int:
+    """A whole number of at least `least` that fits 63 bits. Raises InvalidInputError."""
+    if not isinstance(value, int) or not least <= value < 2**63:
+        raise InvalidInputError(f"{what}={_shown(value)}; pass a whole number from {least} up, below 2**63")
+    return value
+
+
+def check_number(value: object, what: str, most: float = math.inf) -> float:
+    """A finite number from 0 to `most`. Raises InvalidInputError."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= most:
+        raise InvalidInputError(f"{what}={_shown(value)}; pass a number from 0 {'up' if most == math.inf else f'to {most}'}")
+    return float(value)
+
+
 def check_source(source: object) -> Source:
     """One of the sources of a turn. Raises InvalidInputError."""
     if source not in get_args(Source):
@@ -90,13 +121,49 @@ def check_source(source: object) -> Source:
 def check_messages(messages: object, session_id: str) -> list[tuple[Role, str, Source]]:
     """Role, content and source of each message; one text is one message of the user."""
     check_user_id(session_id, "session id")
+    return [_check_message(message, number) for number, message in enumerate(_as_list(messages))]
+
+
+def check_dialogue(messages: object) -> list[Message]:
+    """Messages to be answered; one text is one message of the user. An assistant's message may have calls of tools instead of content."""
+    rows = _as_list(messages)
+    for number, message in enumerate(rows):
+        calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+        if calls:
+            _check_calls(message, calls, number)
+        else:
+            _check_message(message, number)
+        for key, value in message.items():
+            if isinstance(value, str):
+                _check_text(value, f"{_shown(key)} of message {number}")
+    return rows
+
+
+def _as_list(messages: object) -> list[Message]:
     if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    elif isinstance(messages, Mapping):
-        messages = [messages]
+        return [{"role": "user", "content": messages}]
+    if isinstance(messages, Mapping):
+        return [messages]
     if not isinstance(messages, Sequence) or not messages:
         raise InvalidInputError(f"messages={_shown(messages)}: pass a text or a non-empty list of {{'role': …, 'content': …}}")
-    return [_check_message(message, number) for number, message in enumerate(messages)]
+    return list(messages)
+
+
+def _check_calls(message: Message, calls: object, number: int) -> None:
+    _check_message({"role": message.get("role"), "content": message.get("content") or "-"}, number)
+    if message["role"] != "assistant" or not isinstance(calls, Sequence):
+        raise InvalidInputError(
+            f"message {number} of role {message['role']!r} has tool_calls={_shown(calls)}; only an assistant calls tools, with a list of calls"
+        )
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or "arguments" not in function:
+            raise InvalidInputError(f"message {number} calls {_shown(call)}; a call is {{'name': …, 'arguments': …}}")
+        try:
+            written = json.dumps(function["arguments"], ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):
+            raise InvalidInputError(f"message {number} calls {_shown(function['name'])} with arguments that JSON cannot hold; pass plain values") from None
+        _check_text(function["name"] + written, f"a call in message {number}")
 
 
 def _check_message(message: Message, number: int) -> tuple[Role, str, Source]:

@@ -9,6 +9,7 @@ read path finds it by.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,21 +70,19 @@ def cut_chunks(turns: Sequence[tuple[str, str]], chat: ChatFormat, config: LPMCo
     for number, (role, content) in enumerate(turns):
         encoded = chat.content(content)
         frame = len(chat.turn(role, ())[0])
-        rest = _pieces(encoded, config.segment_tokens, chat)
-        while rest:
-            room = config.chunk_tokens - len(ids) - frame
-            whole = rest[-1][1] - rest[0][0] <= room
-            fitting = rest if whole else [span for span in rest if span[1] - rest[0][0] <= room] if not ids else []
-            if not fitting and ids:
+        pieces = _pieces(encoded, config.segment_tokens, chat)
+        done = 0
+        while done < len(pieces):
+            begin, room = pieces[done][0], config.chunk_tokens - len(ids) - frame
+            if ids and pieces[-1][1] - begin > room:  # only a turn that has a chunk of its own is cut
                 close()
                 continue
-            fitting = fitting or rest[:1]
-            begin, stop = fitting[0][0], fitting[-1][1]
-            wrapped, offset = chat.turn(role, encoded[begin:stop])
+            until = max(done + 1, bisect_right(pieces, begin + room, lo=done, key=lambda span: span[1]))
+            fitting, done = pieces[done:until], until
+            wrapped, offset = chat.turn(role, encoded[begin : fitting[-1][1]])
             spans += [(len(ids) + offset + first - begin, len(ids) + offset + last - begin) for first, last in fitting]
             owners += [number] * len(fitting)
             ids += wrapped
-            rest = rest[len(fitting) :]
     close()
     return chunks
 

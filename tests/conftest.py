@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_model import make_tiny, make_tiny_memory
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
 from lpm_core import LPM
 from lpm_core.backbone import Backbone
-from lpm_core.checkpoint import MemoryWeights
 from lpm_core.store import MemoryStore
 
 
@@ -39,34 +37,10 @@ def lpm(embedded: LPM, tmp_path: Path) -> Iterator[LPM]:
         yield engine
 
 
-def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True) -> Path:
-    """Save a random Qwen3 of two layers, with weights large enough that errors show in its logits."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from lpm_core.training.corpus import Corpus
-    from lpm_core.training.tokenizer import train_tokenizer
-
-    tokenizer = train_tokenizer(Corpus("train").texts(random.Random(0), 20), 400)
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
-        max_position_embeddings=256, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=tied, initializer_range=0.2,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Qwen3 with untrained memory weights beside it."""
-    folder = make_tiny(tmp_path_factory.mktemp("tiny"))
-    backbone = Backbone.load(folder)
-    MemoryWeights.new(backbone, heads=4, slot_size=8, address_size=4, key_size=8, query_size=16, writer_size=16, segment_tokens=8, chunk_tokens=64).save(
-        folder / "memory", backbone
-    )
-    return folder
+    return make_tiny_memory(make_tiny(tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.fixture(scope="session")

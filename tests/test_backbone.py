@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_tiny
+from tiny_model import make_tiny
 
 from lpm_core import InvalidInputError, ModelError, ModelNotFoundError
 from lpm_core.backbone import Backbone

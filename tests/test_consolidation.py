@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from tiny_model import make_tiny, tiny_weights
 
 from lpm_core import LPM, UnknownUserError
 from lpm_core import engine as engine_module
+from lpm_core.backbone import Backbone
 from lpm_core.consolidation import ConsolidationRecipe, Study, distill, self_study
-from lpm_core.memory import UserMemory
+from lpm_core.memory import Page, UserMemory
+from lpm_core.store import MemoryStore
 
 _RECIPE = ConsolidationRecipe(steps=6, questions=2)
+_STUDIOUS = ConsolidationRecipe(steps=2, questions=4, question_tokens=12, answer_tokens=6)
 
 
 def _slots(lpm: LPM, user: str) -> torch.Tensor:
@@ -66,8 +73,6 @@ def _forced(monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda: None) -> N
     def fake(memories: Sequence[UserMemory], studies: Any, weights: Any, backbone: Any, recipe: Any, on_step: Any) -> Any:
         meanwhile()
         rows = distill(memories, [[] for _ in memories], weights, backbone, recipe, on_step)
-        from dataclasses import replace
-
         return [
             (replace(memory, pages=tuple(replace(page, slots=page.slots + 1) for page in memory.pages)), replace(report, promoted=True))
             for memory, report in rows
@@ -124,6 +129,91 @@ def test_forgetting_after_consolidation_equals_never_having_seen(tiny: LPM, tmp_
     with tiny.on_store(f"sqlite:///{tmp_path / 'never.db'}") as never:
         never.remember("ann", "I live in Lisbon.", session_id="monday")
         assert torch.equal(_slots(tiny, "ann"), _slots(never, "ann"))
+
+
+@pytest.fixture(scope="module")
+def terse_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Backbone.load(make_tiny(tmp_path_factory.mktemp("terse"), terse=True))
+
+
+@pytest.fixture
+def terse(terse_backbone: Backbone, url: str) -> Iterator[LPM]:
+    """An engine that really studies, and whose slots are really promoted."""
+    with LPM(terse_backbone, tiny_weights(terse_backbone), MemoryStore(url)) as engine:
+        engine.remember("ann", [{"role": "user", "content": f"I like town number {number}."} for number in range(3)], session_id="kept")
+        yield engine
+
+
+def _equals_never_seen(engine: LPM) -> bool:
+    """Whether memory is that of an engine which was told what is in the log now, and nothing else."""
+    with engine.on_store("sqlite://") as never:
+        never.store.import_turns("ann", engine.turns("ann"))
+        return torch.equal(_slots(engine.on_store(engine.store), "ann"), _slots(never, "ann"))
+
+
+def test_the_terse_engine_promotes(terse: LPM) -> None:
+    assert terse.consolidate("ann", _STUDIOUS).promoted
+    assert not _equals_never_seen(terse)
+
+
+@pytest.mark.parametrize("moment", ["while it learns", "before it promotes"])
+def test_a_turn_forgotten_while_consolidation_runs_is_in_no_slot(terse: LPM, url: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = terse.remember("ann", "My secret is a swordfish.", session_id="other")
+    reached, forgotten = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        assert forgotten.wait(60)
+
+    def put_pages(*arguments: Any, **options: Any) -> bool:
+        if not reached.is_set():
+            wait()
+        return MemoryStore.put_pages(terse.store, *arguments, **options)
+
+    if moment == "before it promotes":
+        monkeypatch.setattr(terse.store, "put_pages", put_pages)
+    with LPM(terse.backbone, terse.weights, MemoryStore(url)) as elsewhere, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(terse.consolidate, "ann", _STUDIOUS, on_step=lambda _: wait() if moment == "while it learns" and not reached.is_set() else None)
+        assert reached.wait(60)
+        elsewhere.forget("ann", turn_ids=secret)
+        forgotten.set()
+
+        assert not running.result(60).promoted
+    assert _equals_never_seen(terse)
+
+
+def test_a_turn_that_came_and_went_while_consolidation_runs_is_in_no_slot(terse: LPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    with terse.on_store("sqlite://") as never:
+        never.store.import_turns("ann", terse.turns("ann"))
+        assert never.consolidate("ann", _STUDIOUS).promoted
+        secret: list[str] = []
+
+        def written(user_id: str) -> Any:  # the pages are read, the turns to study are not
+            monkeypatch.undo()
+            secret.extend(terse.remember(user_id, "My secret is a swordfish.", session_id="kept"))
+            return terse._written(user_id)
+
+        terse._memory("ann")
+        monkeypatch.setattr(terse, "_written", written)
+        report = terse.consolidate("ann", _STUDIOUS, on_step=lambda _: terse.forget("ann", turn_ids=secret) and None)
+
+        assert secret
+        assert report.promoted
+        assert torch.equal(_slots(terse.on_store(terse.store), "ann"), _slots(never, "ann"))
+
+
+def test_refined_pages_are_put_in_place_all_at_once(terse: LPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    terse.remember("ann", "My dog is Rex.", session_id="other")
+    calls: list[set[str]] = []
+
+    def put_pages(user_id: str, pages: Sequence[Page], **options: Any) -> bool:
+        calls.append({page.session_id for page in pages})
+        return MemoryStore.put_pages(terse.store, user_id, pages, **options)
+
+    monkeypatch.setattr(terse.store, "put_pages", put_pages)
+    assert any(terse.consolidate("ann", replace(_STUDIOUS, seed=seed)).promoted for seed in range(9))
+
+    assert calls == [{"kept", "other"}]
 
 
 def test_a_user_without_a_history_is_unknown(tiny: LPM) -> None:

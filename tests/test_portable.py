@@ -88,7 +88,7 @@ def test_pages_of_the_same_weights_are_taken_over_and_others_are_rebuilt(told: L
     told.export(ANN, tmp_path / "other.lpm")
     rewrite(tmp_path / "other.lpm", weights="0" * 16)
     written: list[str] = []
-    monkeypatch.setattr(LPM, "_page", lambda self, session, *rest, page=LPM._page: (written.append(session), page(self, session, *rest))[1])
+    monkeypatch.setattr(LPM, "_page", lambda self, session, index, page=LPM._page: (written.append(session.id), page(self, session, index))[1])
 
     for name, rebuilt in (("same.lpm", set()), ("other.lpm", {"s1", "s2"})):
         with told.on_store("sqlite://") as other:

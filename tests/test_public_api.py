@@ -17,7 +17,7 @@ def test_public_names() -> None:
     assert set(lpm_core.__all__) == {
         "LPM", "Answer", "AnswerStream", "ConsolidationRecipe", "ConsolidationReport", "DatasetError", "EngineClosedError", "Evidence", "Explanation",
         "ForgetReceipt", "InvalidInputError", "LPMConfig", "LPMError", "LPMSettings", "MemoryStore", "MemoryWeightsError", "MissingDependencyError",
-        "ModelError", "ModelNotFoundError", "Page", "Recall", "StoreCorruptError", "StoreError", "StoreKeyError", "StoreUnavailableError", "StoreVersionError", "ToolCall",
+        "ModelError", "ModelNotFoundError", "Page", "Quarantined", "Recall", "Stats", "StoreCorruptError", "StoreError", "StoreKeyError", "StoreUnavailableError", "StoreVersionError", "ToolCall",
         "Turn", "UnknownUserError", "Usage", "UserMemory",
     }  # fmt: skip
     assert all(getattr(lpm_core, name) is not None for name in lpm_core.__all__)

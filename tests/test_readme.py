@@ -40,6 +40,15 @@ def test_files_of_the_map_exist() -> None:
             assert (_ROOT / other).exists() or (_ROOT / first).with_name(other).exists(), other
 
 
+def test_files_that_the_promises_of_security_name_exist() -> None:
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", (_ROOT / "SECURITY.md").read_text("utf-8"), re.MULTILINE)[2:]
+    assert len(rows) > 8
+    for promise, tested in rows:
+        files = re.findall(r"`([^`]+\.[a-z]+)`", tested)
+        assert files, promise
+        assert all((_ROOT / file).exists() for file in files), promise
+
+
 def test_commands_of_the_readme_exist() -> None:
     targets = set(re.findall(r"^make ([a-z-]+)", _README, re.MULTILINE))
     assert targets >= {"demo", "test"}

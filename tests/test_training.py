@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_tiny
 from rich.console import Console
+from tiny_model import make_tiny
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights

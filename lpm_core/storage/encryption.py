@@ -105,6 +105,9 @@ class Owner:
 class Keyring:
     """The keys of one store: of one that is not encrypted, which has none."""
 
+    encrypts = False
+    """Whether values are sealed."""
+
     def digest(self, plain: str, *_user: str) -> str:
         """What an id is found by, from its SHA-256; `_user` is the digest of the user whose session it names."""
         return plain
@@ -122,6 +125,8 @@ class Keyring:
 
 class SealingKeyring(Keyring):
     """The keys of an encrypted store."""
+
+    encrypts = True
 
     def __init__(self, master: MasterKey, store_id: str, index_key: bytes) -> None:
         self.store_id, self._master, self._index_key = store_id, master, index_key

@@ -42,20 +42,26 @@ def encode_page(page: Page, slots: bytes, position: int, owner: Owner, session_d
     """The row of a page, without its session's key. `slots` is the serialised page."""
     row = {"page_index": page.index, "first_position": position, "slot_turns": json.dumps(page.slot_turns), "turn_ids": json.dumps(page.turn_ids)}
     row |= {"tokens": page.tokens, "backbone": prints["backbone"], "weights": prints["weights"]}
-    place = (session_digest, *row.values())
+    place = _place(session_digest, row, page.quarantine)
     sealed = owner.seal(slots, "pages", *place)
-    return row | {"slots": sealed, "checksum": checksum(sealed, owner.digest, *place)}
+    return row | {"quarantine": page.quarantine, "slots": sealed, "checksum": checksum(sealed, owner.digest, *place)}
 
 
 def decode_page(row: Mapping[str, Any], owner: Owner) -> Page:
     """A page from its PAGE_COLUMNS. Raises ValueError for a damaged row."""
     try:
-        fields = [row[name] for name in ("page_index", "first_position", "slot_turns", "turn_ids", "tokens", "backbone", "weights")]
-        place = (row["session_digest"], *fields)
+        fields = {name: row[name] for name in ("page_index", "first_position", "slot_turns", "turn_ids", "tokens", "backbone", "weights")}
+        place = _place(row["session_digest"], fields, row["quarantine"])
         if row["checksum"] != checksum(raw(row["slots"]), owner.digest, *place):
             raise ValueError("checksum")
         slots = safetensors.torch.load(owner.open(row["slots"], "pages", *place))["slots"]
         session = owner.open(row["session"], "sessions", row["session_digest"]).decode()
-        return Page(session, row["page_index"], slots, tuple(json.loads(row["slot_turns"])), tuple(json.loads(row["turn_ids"])), row["tokens"])
+        slot_turns, turn_ids = tuple(json.loads(row["slot_turns"])), tuple(json.loads(row["turn_ids"]))
+        return Page(session, row["page_index"], slots, slot_turns, turn_ids, row["tokens"], row["quarantine"])
     except (TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ValueError("damaged page") from error
+
+
+def _place(session_digest: object, fields: Mapping[str, object], quarantine: object) -> tuple[object, ...]:
+    """What a page's slots are bound to. A page that is served has no reason there: it is as it was before there was a quarantine."""
+    return (session_digest, *fields.values(), *(() if quarantine is None else (quarantine,)))

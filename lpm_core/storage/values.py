@@ -56,7 +56,7 @@ class NewTurn:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """What was done to a user's history, and when: "remember", "forget" or "forget_user". Never content."""
+    """What was done to a user's history, and when: "remember", "import", "forget", "forget_user" or "release". Never content."""
 
     action: str
     at: datetime
