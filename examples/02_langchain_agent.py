@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lpm_integrations.langchain import LPMMiddleware
 @tool
 def get_weather(city: str) -> str:
     """Current weather in a city."""
-    return f'{{"weather": "light rain", "city": "{city}"}}'
+    return json.dumps({"weather": "light rain" if city == "Oslo" else "no data"})
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
         memory = LPMMiddleware("ann", store=f"sqlite:///{Path(folder) / 'memory.db'}")
         agent = create_agent(memory.as_chat_model(), [get_weather], middleware=[memory])
 
-        for session, said in (("monday", "I live in Oslo."), ("tuesday", "What's the weather like at home?")):
+        for session, said in (("monday", "I live in Oslo."), ("tuesday", "Will it rain where I live?")):
             print(f"{session}\n  you: {said}")
             state = agent.invoke({"messages": [("user", said)]}, {"configurable": {"thread_id": session}})
             for message in state["messages"][1:]:

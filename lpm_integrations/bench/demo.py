@@ -21,15 +21,15 @@ _TOLD = (
     "Hi! My name is Annika.",
     "I moved to Bergen last month and I love it here.",
     "My dog is called Pixel.",
-    "I'm allergic to peanuts.",
-    "I work as a nurse.",
+    "I'm allergic to hazelnuts.",
+    "I work at Nordlys Systems.",
     "The weather has been awful all week.",
 )
 _ASKED = (
     ("Where do I live?", "Bergen"),
     ("What is my dog's name?", "Pixel"),
-    ("What am I allergic to?", "peanuts"),
-    ("What do I do for a living?", "nurse"),
+    ("What am I allergic to?", "hazelnuts"),
+    ("Where do I work?", "Nordlys Systems"),
     ("What is my favorite movie?", "I don't know."),
 )
 
