@@ -256,8 +256,8 @@ class Crash:
         return str(told[-1]["begin"])
 
 
-def kill_at_random(work: Work, url: str, seed: int, events: int, longest: float) -> list[dict[str, Any]]:
-    """Let a process work up to an event and a moment longer, and kill it: what it said."""
+def kill_at_random(work: Work, url: str, seed: int, events: int, longest: float, *, rare: bytes = b"") -> list[dict[str, Any]]:
+    """Let a process work up to an event, now and then to the first that holds `rare`, and a moment longer, and kill it: what it said."""
     draw = random.Random(seed)
     reader, writer = os.pipe()
     child = os.fork()
@@ -270,11 +270,11 @@ def kill_at_random(work: Work, url: str, seed: int, events: int, longest: float)
     os.close(writer)
     draw = random.Random(f"kill {seed}")
     with open(reader, "rb") as said:
-        promotion = draw.random() < 0.2  # a rare moment, so it is looked for
+        sought = draw.random() < 0.2 and rare
         first = b""
-        for _ in range(2 * events if promotion else draw.randint(1, events)):
+        for _ in range(2 * events if sought else draw.randint(1, events)):
             first += said.readline()
-            if promotion and b'"putting"' in first:
+            if sought and sought in first:
                 break
         time.sleep(longest * 10 ** draw.uniform(-4, 0))
         os.kill(child, signal.SIGKILL)
@@ -320,7 +320,7 @@ def run(kills: int, seed: int, folder: Path) -> dict[str, int]:
             told = kill_at_random(crash.rekey, f"sqlite:///{copy}", number, 4, 0.1)
             seen[crash.check_keys(copy, told, number)] += 1
         else:
-            told = kill_at_random(crash.use, f"sqlite:///{path}", number, 30, 0.2)
+            told = kill_at_random(crash.use, f"sqlite:///{path}", number, 30, 0.2, rare=b'"putting"')
             seen[crash.check(path, told, number)] += 1
             seen["promotions acknowledged"] += crash.promoted
     return dict(sorted(seen.items()))
