@@ -257,7 +257,7 @@ async def test_the_retriever_names_the_turn_that_holds_the_answer(lpm: LPM) -> N
     assert retriever.invoke("What is my dog called?") == documents
     assert len(retriever.invoke("What is my dog called?", k=3)) == 3
     assert LPMRetriever("nobody", engine=lpm).invoke("What is my dog called?") == []
-    with pytest.raises(InvalidInputError, match="k is 0"):
+    with pytest.raises(InvalidInputError, match="k=0"):
         retriever.invoke("What is my dog called?", k=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sqlite3
 import time
@@ -29,6 +30,9 @@ Value = str | int | float | bool
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
+_PATIENCE = 5.0  # seconds to wait for a busy file
 _BATCH = 5000  # Chroma takes 5461 at most
 _USER, _ORDER = "user_id", "lpm_order"
 _INT64 = 2**63
@@ -161,10 +165,20 @@ class ChromaRetrieval:
         return [hit for hit in hits if score_threshold is None or hit.score >= score_threshold]
 
     def delete(self, user_id: str, ids: Sequence[str] | None = None) -> int:
-        """Delete the user's texts with these ids, or all texts of that user; returns how many there were. Unknown ids are passed over."""
+        """Delete the user's texts with these ids, or all texts of that user; returns how many there were. Unknown ids are passed over.
+
+        In a folder of ours the texts leave Chroma's file too, unless it is busy (then a warning is logged, and the next deletion takes
+        them along); their vectors stay until Chroma drops them. A server's file is its own.
+        """
         _check("user id", user_id)
         if isinstance(ids, str):
             raise InvalidInputError("ids is one string: pass a list of ids")
+        deleted = self._delete(user_id, ids)
+        if deleted:
+            self._wipe()
+        return deleted
+
+    def _delete(self, user_id: str, ids: Sequence[str] | None) -> int:
         deleted = 0
         with self._use() as collection:
             if ids is None:
@@ -182,6 +196,18 @@ class ChromaRetrieval:
                         self._parts.drop(found)
                 deleted += len(found)
         return deleted
+
+    def _wipe(self) -> None:
+        """Take texts of deleted documents out of the file: Chroma keeps them in the queue of its writes, and in free pages."""
+        if self.path is None:
+            return
+        try:
+            with closing(sqlite3.connect(self.path / "chroma.sqlite3", timeout=_PATIENCE, isolation_level=None)) as file:
+                file.execute("UPDATE embeddings_queue SET metadata = NULL WHERE metadata IS NOT NULL AND id NOT IN (SELECT embedding_id FROM embeddings)")
+                file.execute("INSERT INTO embedding_fulltext_search(embedding_fulltext_search) VALUES ('optimize')")
+                file.execute("VACUUM")
+        except sqlite3.Error as error:
+            _log.warning("deleted texts are still in the file of %s, until the next deletion: %s", self.path, error)
 
     def get(self, user_id: str, ids: Sequence[str]) -> list[Document]:
         """The user's texts with these ids, in the order they were added. Unknown ids are passed over."""
