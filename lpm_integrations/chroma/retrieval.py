@@ -167,8 +167,8 @@ class ChromaRetrieval:
     def delete(self, user_id: str, ids: Sequence[str] | None = None) -> int:
         """Delete the user's texts with these ids, or all texts of that user; returns how many there were. Unknown ids are passed over.
 
-        In a folder of ours the texts leave Chroma's file too, unless it is busy (then a warning is logged, and the next deletion takes
-        them along); their vectors stay until Chroma drops them. A server's file is its own.
+        In a folder of ours the texts leave Chroma's database too, unless it is busy (then a warning is logged, and the next deletion takes
+        them along); their vectors stay until Chroma drops them, and its index files are written with stray bytes of memory. A server's files are its own.
         """
         _check("user id", user_id)
         if isinstance(ids, str):
@@ -198,7 +198,7 @@ class ChromaRetrieval:
         return deleted
 
     def _wipe(self) -> None:
-        """Take texts of deleted documents out of the file: Chroma keeps them in the queue of its writes, and in free pages."""
+        """Take texts of deleted documents out of the database: Chroma keeps them in the queue of its writes, and in free pages."""
         if self.path is None:
             return
         try:
