@@ -219,3 +219,27 @@ def test_two_engines_on_one_store_see_each_others_turns(tiny: LPM, tmp_path: Pat
 
         assert [turn.content for turn in one.turns("ann")] == [turn.content for turn in two.turns("ann")]
         assert torch.equal(one.recall("ann", "Where?").soft_prompt, two.recall("ann", "Where?").soft_prompt)
+
+
+def test_a_clock_that_goes_backwards_changes_neither_order_nor_version(tiny: LPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter(datetime(2026, 1, day, tzinfo=UTC) for day in (9, 3, 6, 1))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, _zone: Any = None) -> datetime:  # type: ignore[override]
+            return next(moments)
+
+    for module in ("validation", "store"):
+        monkeypatch.setattr(f"lpm_core.{module}.datetime", Clock)
+    versions = []
+    for number in range(2):
+        tiny.remember("ann", f"Said as number {number}.")
+        versions.append(tiny.store.version("ann"))
+    monkeypatch.undo()
+
+    assert [turn.content for turn in tiny.turns("ann")] == ["Said as number 0.", "Said as number 1."]
+    assert [turn.at.day for turn in tiny.turns("ann")] == [9, 6]
+    assert versions == sorted(set(versions))
+    assert len(tiny.recall("ann", "What did I say?").slot_weights[0]) == 2
+    assert tiny.forget("ann", before="2026-01-08").turns == 1
+    assert [turn.content for turn in tiny.turns("ann")] == ["Said as number 0."]
