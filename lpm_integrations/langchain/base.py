@@ -66,6 +66,11 @@ class PersonalMemory(BaseChatMemory):
         """Whether even a model with soft tokens can read this memory as text only."""
         return not self._marker()
 
+    @property
+    def gives_text(self) -> bool:
+        """Whether a model without soft tokens gets anything of this memory."""
+        return True
+
     def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Remember one exchange. Both turns are on disk when this returns."""
         said, answered = self._get_input_output(inputs, outputs)

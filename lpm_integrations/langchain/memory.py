@@ -55,6 +55,11 @@ class LPMMemory(PersonalMemory):
     def _marker(self) -> dict[str, Any]:
         return {} if self.recall == "text" else memory_marker(self.user_id, self._engine.store.id)
 
+    @property
+    def gives_text(self) -> bool:
+        """Whether a model without soft tokens gets anything of this memory: not with recall="soft"."""
+        return self.recall != "soft"
+
     def explain(self, question: str) -> Explanation:
         """What this memory makes of a question: soft tokens, and the turns behind them; `print` it."""
         return self._engine.explain(self.user_id, question)

@@ -78,12 +78,18 @@ class _MemoryMiddleware(AgentMiddleware[_MemoryState, Any]):
 
     def _with_memory(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         memory = self._memory_of(request.runtime)
+        soft = isinstance(request.model, ChatLPM)
+        if not (soft or memory.gives_text):
+            raise InvalidInputError(
+                f"recall='soft' gives soft tokens alone, and the agent's model is a {type(request.model).__name__}, which takes none; "
+                "use recall='auto' or 'text', or the middleware's as_chat_model()"
+            )
         start = _question(request.messages)
         turn = request.messages[start:]
         earlier = [message for message in request.messages[:start] if _spoken(message)]
         recent = earlier[max(0, len(earlier) - self.window) :]
         query = text_of(turn[0]) if turn else ""
-        recalled = memory.recalled(query, [*recent, *turn], text=not isinstance(request.model, ChatLPM) or memory.needs_text)
+        recalled = memory.recalled(query, [*recent, *turn], text=not soft or memory.needs_text)
         if recalled is None:
             return request.override(messages=[*recent, *turn])
         said = request.system_message.text if request.system_message else ""
