@@ -177,8 +177,7 @@ def consolidate(
     from lpm_core.consolidation import ConsolidationRecipe
     from lpm_core.engine import LPM
 
-    if (user is None) == (not everybody):
-        raise InvalidInputError("name one user, or pass --all")
+    _one_or_all(user, everybody)
     recipe = ConsolidationRecipe(steps=steps)
     with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
         names = [user] if user is not None else lpm.users()
@@ -216,8 +215,7 @@ def rebuild(
 
     from lpm_core.engine import LPM
 
-    if (user is None) == (not everybody):
-        raise InvalidInputError("name one user, or pass --all")
+    _one_or_all(user, everybody)
     with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("rebuilding users", total=None)
         written = lpm.rebuild(user, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
@@ -355,6 +353,11 @@ def new_key() -> None:
     from lpm_core.storage.encryption import new_master_key
 
     typer.echo(new_master_key())
+
+
+def _one_or_all(user: str | None, everybody: bool) -> None:
+    if (user is None) == (not everybody):
+        raise InvalidInputError("name one user, or pass --all")
 
 
 def _store_url(store: str | None) -> str:

@@ -220,7 +220,7 @@ class LPM(Upkeep):
         """Write the pages that the log calls for and the store does not have; quarantine those out of bounds. None if the log changed meanwhile."""
         pages: list[Page] = []
         for session in self._sessions(user_id):
-            fresh = [self._page(session, index) for index in range(session.kept, session.kept + len(session.lacking))]
+            fresh = [self._page(session, index) for index in session.numbers]
             now = [self.bounds.checked(page) for page in (*session.pages[: session.kept], *fresh)]
             changed = next((index for index, (page, old) in enumerate(zip_longest(now, session.pages)) if page is not old), None)
             if changed is not None and not self.store.replace_pages(
@@ -233,7 +233,7 @@ class LPM(Upkeep):
     def _write_ahead(self, user_id: str, on_page: Callable[[int, int], None]) -> bool:
         """Write the pages that `_rebuild` would, one by one as each is computed; no other call waits. False if the log changed meanwhile."""
         version = self.store.version(user_id)
-        lacking = [(session, index) for session in self._sessions(user_id) for index in range(session.kept, session.kept + len(session.lacking))]
+        lacking = [(session, index) for session in self._sessions(user_id) for index in session.numbers]
         for number, (session, index) in enumerate(lacking, start=1):
             self._open()
             with self._lock:

@@ -42,6 +42,11 @@ class SessionPages:
             kept += 1
         return cls(session_id, turns, pages, kept, whole.lacking[kept:])
 
+    @property
+    def numbers(self) -> range:
+        """The places, in the session, of the pages that it lacks."""
+        return range(self.kept, self.kept + len(self.lacking))
+
     def owners(self, chunk: Chunk) -> tuple[str, ...]:
         """The id of the turn behind each slot of a chunk."""
         return tuple(self.turns[number].id for number in chunk.turns)

@@ -127,6 +127,11 @@ def _asked(said: Sequence[HistoryTurn], question: TestQuestion) -> Messages:
     return [*({"role": turn.role, "content": turn.content} for turn in said), {"role": "user", "content": question.text}]
 
 
+def _chosen(said: Sequence[HistoryTurn], question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
+    """The question behind the turns that an arm chose, and the keys of these."""
+    return _asked(said, question), tuple(turn.key for turn in said)
+
+
 class _None(Arm):
     """The question alone."""
 
@@ -162,7 +167,7 @@ class _LPM(Arm):
         """The turns of a user that the read attention points to, in the order they were said."""
         found = {self._keys[item.turn.id] for item in self.engine.recall(case.user_id, question.text).evidence}
         said = [turn for turn in case.turns if turn.key in found]
-        return _asked(said, question), tuple(turn.key for turn in said)
+        return _chosen(said, question)
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         return self._read(case, _asked((), question), room)
@@ -216,7 +221,7 @@ class _RAG(Arm):
     def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
         orders = sorted(int(hit.metadata["order"]) for hit in self.retrieval.search(case.user_id, question.text, k=self.k))
         said = [case.turns[order] for order in orders]
-        return _asked(said, question), tuple(turn.key for turn in said)
+        return _chosen(said, question)
 
     def close(self) -> None:
         self.retrieval.close()
@@ -236,7 +241,7 @@ class _Hybrid(_LPM):
     def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
         keys = {*(self._recalled(case, question)[1]), *self._rag.messages(case, question)[1]}
         said = [turn for turn in case.turns if turn.key in keys]
-        return _asked(said, question), tuple(turn.key for turn in said)
+        return _chosen(said, question)
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         messages, keys = self._rag.messages(case, question)
