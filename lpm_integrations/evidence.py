@@ -6,21 +6,25 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["format_evidence", "strip_evidence", "unfold_transcript"]
+__all__ = ["SOFT_ONLY", "format_evidence", "strip_evidence", "unfold_transcript"]
+
+SOFT_ONLY = "[what the user said before is given as soft tokens]"
+"""Stands for a memory that gives no text (recall="soft"), so that a model without soft tokens is noticed."""
 
 _BEGIN, _END = "[what the user said before]", "[end of what the user said before]"
-_BLOCK = re.compile(re.escape(_BEGIN) + r".*?" + re.escape(_END) + r"\n?", re.DOTALL)
+_BLOCK = re.compile(rf"(?:{re.escape(_BEGIN)}.*?{re.escape(_END)}|{re.escape(SOFT_ONLY)})\n?", re.DOTALL)
+_MARKS = re.compile("|".join(map(re.escape, (_BEGIN, _END, SOFT_ONLY))))
 _LINE = re.compile(r"^(Human|AI): ?", re.MULTILINE)
 
 
 def format_evidence(lines: Sequence[str]) -> str:
     """Remembered turns as a block of text; empty if there are none. A marker inside a turn is made harmless."""
-    safe = [line.replace(_BEGIN, "(…)").replace(_END, "(…)") for line in lines]
+    safe = [_MARKS.sub("(…)", line) for line in lines]
     return "\n".join([_BEGIN, *(f"- {line}" for line in safe), _END]) if safe else ""
 
 
 def strip_evidence(text: str) -> str:
-    """The text without blocks of `format_evidence`: for models that read the soft tokens instead."""
+    """The text without blocks of `format_evidence` and SOFT_ONLY: for models that read the soft tokens instead."""
     return _BLOCK.sub("", text)
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.language_models import FakeListChatModel
+from langchain_classic.chains.base import Chain
+from langchain_core.language_models import BaseLanguageModel, FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
-from lpm_core import LPM, InvalidInputError
-from lpm_integrations.evidence import format_evidence, strip_evidence, unfold_transcript
+from lpm_core import LPM, EngineClosedError, InvalidInputError
+from lpm_core.store import MemoryStore
+from lpm_integrations.evidence import SOFT_ONLY, format_evidence, strip_evidence, unfold_transcript
 from lpm_integrations.langchain import ChatLPM, LPMMemory, RAGMemory
 
 _TALK = (
@@ -44,20 +46,27 @@ def _lcel(memory: Any, model: Any) -> Runnable[dict[str, Any], str]:
     return RunnablePassthrough.assign(history=load | (lambda variables: variables["history"])) | prompt | model | StrOutputParser()
 
 
+def _conversation(model: Any, memory: Any) -> Chain:
+    from langchain_classic.chains import ConversationChain
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the chain, not of the memory
+        if not memory.return_messages:
+            return ConversationChain(llm=model, memory=memory)
+        prompt = ChatPromptTemplate.from_messages([MessagesPlaceholder("history"), ("human", "{input}")])
+        return ConversationChain(llm=model, memory=memory, prompt=prompt)
+
+
 both = pytest.mark.parametrize("kind", ["lpm", "rag"])
 
 
 @both
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_conversation_chain(kind: str, mode: str, lpm: LPM, tmp_path: Path) -> None:
-    from langchain_classic.chains import ConversationChain
-
     memory = _make(kind, lpm, tmp_path)
     for said, answered in _TALK:
         memory.save_context({"input": said}, {"response": answered})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the chain, not of the memory
-        chain = ConversationChain(llm=_model(memory, lpm), memory=memory)
+    chain = _conversation(_model(memory, lpm), memory)
 
     question = {"input": "Where do I live?"}
     answer = chain.invoke(question) if mode == "sync" else await chain.ainvoke(question)
@@ -150,9 +159,35 @@ def test_soft_recall_leaves_no_history_text_in_the_prompt(lpm: LPM, tmp_path: Pa
 
     history = memory.load_memory_variables({"input": "Where do I live?"})["history"]
 
-    assert [message.content for message in history] == [""]
+    assert [message.content for message in history] == [SOFT_ONLY]
     assert history[0].additional_kwargs == {"lpm": {"user_id": "ann", "store_id": lpm.store.id}}
     assert ChatLPM(engine=lpm).invoke([*history, HumanMessage("Where do I live?")]).content == "Lisbon"
+
+
+@pytest.mark.parametrize("return_messages", [False, True])
+@pytest.mark.parametrize("model", [FakeListChatModel(responses=["Hi!"]), FakeListLLM(responses=["Hi!"])], ids=lambda model: type(model).__name__)
+async def test_a_model_without_soft_tokens_is_refused_with_soft_recall_before_it_runs(
+    model: BaseLanguageModel[Any], return_messages: bool, lpm: LPM, tmp_path: Path
+) -> None:
+    memory = _make("lpm", lpm, tmp_path, recall="soft", return_messages=return_messages)
+    chain = _conversation(model, memory)
+
+    with pytest.raises(InvalidInputError, match=r"takes none.*recall='auto'"):
+        chain.invoke({"input": "I live in Lisbon."})
+    with pytest.raises(InvalidInputError, match=r"takes none.*recall='auto'"):
+        await chain.ainvoke({"input": "I live in Lisbon."})
+
+    assert lpm.turns("ann") == []
+    assert model.invoke("Hello.")  # without such a memory it runs as before
+
+
+def test_soft_recall_in_a_chain_of_text_answers_from_soft_tokens(lpm: LPM, tmp_path: Path) -> None:
+    memory = _make("lpm", lpm, tmp_path, recall="soft", window=0)
+    memory.save_context({"input": "I live in Lisbon."}, {"output": "Nice!"})
+
+    assert _conversation(memory.as_chat_model(), memory).invoke({"input": "Where do I live?"})["response"] == "Lisbon"
+    with pytest.raises(InvalidInputError, match="not whose"):
+        _conversation(ChatLPM(engine=lpm), memory).invoke({"input": "Where do I live?"})
 
 
 def test_a_marker_of_another_user_or_store_is_refused(lpm: LPM) -> None:
@@ -171,6 +206,26 @@ def test_text_that_looks_like_a_marker_chooses_nobody(lpm: LPM) -> None:
     answer = ChatLPM(engine=lpm, user_id="ann").invoke('{"lpm": {"user_id": "bob"}} Where do I live?')
 
     assert "Lisbon" not in str(answer.content)
+
+
+async def test_an_engine_closed_in_mid_stream_says_so_and_stores_nothing_twice(lpm: LPM, tmp_path: Path) -> None:
+    memory = _make("lpm", lpm, tmp_path)
+    memory.save_context({"input": "I live in Lisbon."}, {"output": "Nice!"})
+    pieces = iter(memory.as_chat_model().stream("Say something long.", stop=[]))
+    later = aiter(memory.as_chat_model().astream("Say something long."))
+    next(pieces)
+    await anext(later)
+
+    lpm.close()
+
+    with pytest.raises(EngineClosedError):
+        list(pieces)
+    with pytest.raises(EngineClosedError):
+        [piece async for piece in later]
+    with pytest.raises(EngineClosedError):
+        memory.save_context({"input": "Say something long."}, {"output": "No"})
+    with LPM(lpm.backbone, lpm.weights, MemoryStore(f"sqlite:///{tmp_path / 'memory.db'}")) as again:
+        assert [turn.content for turn in again.turns("ann")] == ["I live in Lisbon.", "Nice!"]
 
 
 async def test_chat_model_streams_batches_and_reports_usage(lpm: LPM) -> None:

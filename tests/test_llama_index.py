@@ -22,7 +22,8 @@ from llama_index.core.workflow import Context
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lpm_core import LPM, InvalidInputError
+from lpm_core import LPM, EngineClosedError, InvalidInputError
+from lpm_core.store import MemoryStore
 from lpm_integrations.llama_index import LPMLLM, EveryTurnMemory, LPMMemory, LPMMemoryBlock, RAGMemory
 
 _TALK = (
@@ -521,3 +522,23 @@ async def test_resetting_an_every_turn_memory_forgets_its_session(lpm: LPM, tmp_
     await memory.areset()
 
     assert [turn.content for turn in lpm.turns("ann")] == ["I like tea."]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the chat engine's own thread raises it, too
+def test_an_engine_closed_in_mid_stream_says_so_and_stores_nothing_twice(lpm: LPM, tmp_path: Path) -> None:
+    memory = _make("lpm", lpm, tmp_path)
+    chat = SimpleChatEngine.from_defaults(llm=memory.as_llm(), memory=memory)
+    direct = memory.as_llm().stream_chat([_user("Say something long.")])
+    next(direct)
+    pieces = chat.stream_chat("I live in Lisbon.").response_gen
+    next(pieces)
+
+    lpm.close()
+
+    for stream in (pieces, direct):
+        with pytest.raises(EngineClosedError):
+            list(stream)
+    with pytest.raises(EngineClosedError):
+        chat.chat("I live in Lisbon.")
+    with LPM(lpm.backbone, lpm.weights, MemoryStore(f"sqlite:///{tmp_path / 'memory.db'}")) as again:
+        assert [turn.content for turn in again.turns("ann")] == ["I live in Lisbon."]

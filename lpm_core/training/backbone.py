@@ -52,7 +52,7 @@ class BackboneRecipe:
     batch_tokens: int = 6000
     learning_rate: float = 2e-3
     warmup: int = 100
-    context_weight: float = 0.05
+    context_weight: float = 0.02
     context_share: float = 0.3
     max_facts: int = 10
     curriculum: float = 0.35

@@ -137,6 +137,12 @@ def _data(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
 
 
+@cache
+def _value_first(wordings: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that name the value before what it is: the harder ones for a model that reads from left to right."""
+    return tuple(text for text in wordings if text.find("{v}") <= len(text) // 3) or wordings
+
+
 def _bucket(text: str) -> Split:
     number = zlib.crc32(text.encode()) % _BUCKETS
     return "test" if number == 0 else "validation" if number == 1 else "train"
@@ -334,9 +340,10 @@ class Corpus:
     def _worded(self, fact: FactType, kind: Literal["says", "asks"], rng: random.Random) -> str:
         """One way to tell a fact, or to ask for it: of its own or, in training, by its name in a frame."""
         own: tuple[str, ...] = getattr(fact, kind)
+        chosen = _value_first if self.split == "train" and kind == "says" and rng.random() < 0.25 else tuple
         if self.split != "train" or (own and rng.random() < 0.75):
-            return _expand(rng.choice(own), rng)
-        frames: list[str] = _data("talk.toml")[kind]
+            return _expand(rng.choice(chosen(own)), rng)
+        frames: tuple[str, ...] = chosen(tuple(_data("talk.toml")[kind]))
         while True:
             text = rng.choice(frames).replace("{n}", rng.choice(fact.names))
             if text.lower() not in self._held_out:

@@ -36,6 +36,10 @@ class PersonalMemory(BaseChatMemory):
     def _evidence(self, query: str) -> list[str]:
         """Remembered turns that fit the query, best first, as lines of text."""
 
+    def _as_text(self, lines: Sequence[str]) -> str:
+        """What a model that reads text sees of this memory."""
+        return format_evidence(lines)
+
     def _marker(self) -> dict[str, Any]:
         """`additional_kwargs` of the message that stands for the memory."""
         return {}
@@ -57,7 +61,7 @@ class PersonalMemory(BaseChatMemory):
     def recalled(self, query: str, shown: Sequence[BaseMessage], *, text: bool = True) -> SystemMessage | None:
         """The message that stands for the memory: what fits the query and is not shown already. `text` False: its marker alone."""
         seen = {text_of(message) for message in shown}
-        known = format_evidence([line for line in (self._evidence(query) if query and text else []) if line not in seen])
+        known = self._as_text([line for line in (self._evidence(query) if query else []) if line not in seen]) if text else ""
         marked = self._marker()
         return SystemMessage(known, additional_kwargs=marked) if known or marked else None
 
@@ -65,11 +69,6 @@ class PersonalMemory(BaseChatMemory):
     def needs_text(self) -> bool:
         """Whether even a model with soft tokens can read this memory as text only."""
         return not self._marker()
-
-    @property
-    def gives_text(self) -> bool:
-        """Whether a model without soft tokens gets anything of this memory."""
-        return True
 
     def save_context(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Remember one exchange. Both turns are on disk when this returns."""

@@ -20,9 +20,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, PrivateAttr, SecretStr
 
 from lpm_core.engine import LPM
+from lpm_core.exceptions import InvalidInputError
 from lpm_core.memory import Answer, Usage
 from lpm_integrations.engines import shared_engine
-from lpm_integrations.evidence import strip_evidence, unfold_transcript
+from lpm_integrations.evidence import SOFT_ONLY, strip_evidence, unfold_transcript
 from lpm_integrations.langchain.messages import from_langchain, text_of
 from lpm_integrations.marker import marked_user
 
@@ -143,6 +144,8 @@ class ChatLPM(BaseChatModel):
                     continue
             kept.append(from_langchain(message))
         user_id = configured if user_id is None else user_id
+        if user_id is None and any(SOFT_ONLY in row["content"] for row in kept):
+            raise InvalidInputError("the prompt names a memory in soft tokens, but not whose; use the model that the memory's as_chat_model() gives")
         if (
             len(kept) == 1
             and kept[0]["role"] == "user"

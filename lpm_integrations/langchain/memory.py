@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
@@ -10,7 +11,9 @@ from lpm_core.engine import LPM
 from lpm_core.explain import Explanation
 from lpm_core.validation import check_user_id
 from lpm_integrations.engines import shared_engine
+from lpm_integrations.evidence import SOFT_ONLY
 from lpm_integrations.langchain.base import PersonalMemory
+from lpm_integrations.langchain.guard import guard_soft_tokens
 from lpm_integrations.langchain.history import LPMChatMessageHistory
 from lpm_integrations.marker import memory_marker
 
@@ -25,7 +28,8 @@ class LPMMemory(PersonalMemory):
 
     recall: "soft" passes a marker that `as_chat_model()` turns into soft tokens, with no history text in the prompt;
     "text" passes the turns that the read attention points to, for any other chat model; "auto" passes both, and an LPM
-    model drops the text. Raises InvalidInputError, ModelError, StoreError.
+    model drops the text. Another model that gets a prompt of a "soft" memory raises InvalidInputError, before it runs.
+    Raises InvalidInputError, ModelError, StoreError.
     """
 
     store: str | None = None
@@ -41,6 +45,8 @@ class LPMMemory(PersonalMemory):
         fields.setdefault("chat_memory", LPMChatMessageHistory(opened, user_id, session_id))
         super().__init__(user_id=user_id, **fields)
         self._engine = opened
+        if self.recall == "soft":
+            guard_soft_tokens()
 
     @property
     def engine(self) -> LPM:
@@ -52,13 +58,11 @@ class LPMMemory(PersonalMemory):
             return []
         return [item.turn.content for item in self._engine.recall(self.user_id, query).evidence]
 
+    def _as_text(self, lines: Sequence[str]) -> str:
+        return SOFT_ONLY if self.recall == "soft" else super()._as_text(lines)
+
     def _marker(self) -> dict[str, Any]:
         return {} if self.recall == "text" else memory_marker(self.user_id, self._engine.store.id)
-
-    @property
-    def gives_text(self) -> bool:
-        """Whether a model without soft tokens gets anything of this memory: not with recall="soft"."""
-        return self.recall != "soft"
 
     def explain(self, question: str) -> Explanation:
         """What this memory makes of a question: soft tokens, and the turns behind them; `print` it."""

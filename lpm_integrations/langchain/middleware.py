@@ -79,11 +79,6 @@ class _MemoryMiddleware(AgentMiddleware[_MemoryState, Any]):
     def _with_memory(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         memory = self._memory_of(request.runtime)
         soft = isinstance(request.model, ChatLPM)
-        if not (soft or memory.gives_text):
-            raise InvalidInputError(
-                f"recall='soft' gives soft tokens alone, and the agent's model is a {type(request.model).__name__}, which takes none; "
-                "use recall='auto' or 'text', or the middleware's as_chat_model()"
-            )
         start = _question(request.messages)
         turn = request.messages[start:]
         earlier = [message for message in request.messages[:start] if _spoken(message)]

@@ -66,7 +66,8 @@ class Remembering(OnEngine):
 
     recall: "soft" passes a marker that `as_llm()` turns into soft tokens, with no history text in the prompt; "text"
     passes the turns that the read attention points to, for any other LLM; "auto" passes both, and an LPM model drops the
-    text. Use "text" with LLMs whose integration sends `additional_kwargs` to an API that refuses unknown fields.
+    text. Use "text" with LLMs whose integration sends `additional_kwargs` to an API that refuses unknown fields. LlamaIndex
+    lets no memory see the LLM that reads it, so "soft" before another LLM is no memory at all, without an error.
     """
 
     user_id: str = "default"
