@@ -26,7 +26,7 @@ from lpm_core.memory import Page, Turn, UserMemory
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-__all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "distill", "self_study"]
+__all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits", "distill", "distillation_loss", "self_study"]
 
 _CONTEXT = 512  # tokens of dialogue in front of a self-study question
 _TOP = 32  # tokens of the teacher's distribution that count
@@ -221,6 +221,28 @@ def _with_slots(memory: UserMemory, values: Tensor) -> UserMemory:
     return replace(memory, pages=tuple(pages))
 
 
+def answer_logits(backbone: Backbone, studies: Sequence[Study], soft: Tensor | None = None) -> Tensor:
+    """Logits at the answers' positions, one answer after the other: [sum of A, V]. `soft` [B, P, d] stands before the questions."""
+    prompts = [_prompt(backbone.chat, study.question) for study in studies]
+    rows = [[*prompt, *study.answer] for prompt, study in zip(prompts, studies, strict=True)]
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=backbone.device)
+    embeds, before = backbone.embeddings[ids], 0
+    if soft is not None:
+        embeds, before = torch.cat([soft.to(embeds.dtype), embeds], dim=1), soft.shape[1]
+    index = [(row, before + len(prompt) - 1 + place) for row, prompt in enumerate(prompts) for place in range(len(studies[row].answer))]
+    chosen = torch.tensor(index, device=ids.device)
+    with torch.autocast(backbone.device.type, torch.bfloat16):
+        return backbone.logits(backbone.hidden(embeds)[chosen[:, 0], chosen[:, 1]]).float()
+
+
+def distillation_loss(logits: Tensor, studies: Sequence[Study]) -> Tensor:
+    """KL from the teacher's likeliest tokens to `answer_logits`, mean over answer tokens."""
+    top = torch.cat([study.top for study in studies]).to(logits.device)
+    logs = torch.cat([study.logs for study in studies]).to(logits.device)
+    return (logs.exp() * (logs - logits.log_softmax(-1).gather(-1, top))).sum(-1).mean()
+
+
 class _Network:
     """The frozen parts, and losses of the soft path through them."""
 
@@ -239,25 +261,11 @@ class _Network:
         return encoded
 
     def _logits(self, studies: Sequence[Study], queries: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-        """Logits at the answers' positions, one answer after the other: [sum of A, V]."""
-        backbone, chat = self.backbone, self.backbone.chat
-        soft, _ = self.weights.projection(queries, slots, mask)
-        prompts = [_prompt(chat, study.question) for study in studies]
-        rows = [[*prompt, *study.answer] for prompt, study in zip(prompts, studies, strict=True)]
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=backbone.device)
-        with torch.autocast(backbone.device.type, torch.bfloat16):
-            hidden = backbone.hidden(torch.cat([soft.to(backbone.embeddings.dtype), backbone.embeddings[ids]], dim=1))
-            index = [(row, soft.shape[1] + len(prompt) - 1 + place) for row, prompt in enumerate(prompts) for place in range(len(studies[row].answer))]
-            chosen = torch.tensor(index, device=ids.device)
-            return backbone.logits(hidden[chosen[:, 0], chosen[:, 1]]).float()
+        return answer_logits(self.backbone, studies, self.weights.projection(queries, slots, mask)[0])
 
     def loss(self, studies: Sequence[Study], queries: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-        """KL from the teacher's likeliest tokens, mean over answer tokens."""
-        logits = self._logits(studies, queries, slots, mask).log_softmax(-1)
-        top = torch.cat([study.top for study in studies]).to(logits.device)
-        logs = torch.cat([study.logs for study in studies]).to(logits.device)
-        return (logs.exp() * (logs - logits.gather(-1, top))).sum(-1).mean()
+        """What the slots are to make small."""
+        return distillation_loss(self._logits(studies, queries, slots, mask), studies)
 
     @torch.no_grad()
     def score(self, studies: Sequence[Study], slots: Tensor, mask: Tensor) -> tuple[float, float]:

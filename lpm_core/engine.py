@@ -24,7 +24,7 @@ from lpm_core.backbone import Backbone
 from lpm_core.bounds import SlotBounds
 from lpm_core.chat import Message, cut_at, held_back
 from lpm_core.checkpoint import MemoryWeights
-from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, distill, self_study
+from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, Study, distill, self_study
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
 from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Source, Turn, Usage, UserMemory
@@ -465,16 +465,29 @@ class LPM(Upkeep):
         begin = time.perf_counter()
         memories, studies = [], []
         for user in user_ids:
-            self._known(user)
-            memories.append(self._memory(user)[0])
-            rng = random.Random(f"{recipe.seed}/{user}")
-            # No turn that came after these pages: if it were forgotten meanwhile, `_promote` could not know that they know of it.
-            known = {turn for page in memories[-1].pages for turn in page.turn_ids} - memories[-1].withheld
-            served = [[turn for turn in turns if turn.id in known] for turns in self._written(user).values()]
-            studies.append([study for turns in served for study in self_study(turns, self.backbone, recipe, rng)])
+            memory, asked = self._study(user, recipe)
+            memories.append(memory)
+            studies.append(asked)
         results = distill(memories, studies, self.weights, self.backbone, recipe, on_step)
         seconds = (time.perf_counter() - begin) / max(1, len(user_ids))
         return [replace(report, promoted=report.promoted and self._promote(memory), seconds=seconds) for memory, report in results]
+
+    def self_study(self, user_id: str, recipe: ConsolidationRecipe | None = None) -> list[Study]:
+        """The questions that `consolidate` learns from: the backbone's own about a user's turns, with its answers in context.
+
+        Raises UnknownUserError.
+        """
+        self._open()
+        return self._study(user_id, recipe or ConsolidationRecipe())[1]
+
+    def _study(self, user_id: str, recipe: ConsolidationRecipe) -> tuple[UserMemory, list[Study]]:
+        self._known(user_id)
+        memory = self._memory(user_id)[0]
+        rng = random.Random(f"{recipe.seed}/{user_id}")
+        # No turn that came after these pages: if it were forgotten meanwhile, `_promote` could not know that they know of it.
+        known = {turn for page in memory.pages for turn in page.turn_ids} - memory.withheld
+        served = [[turn for turn in turns if turn.id in known] for turns in self._written(user_id).values()]
+        return memory, [study for turns in served for study in self_study(turns, self.backbone, recipe, rng)]
 
     def _promote(self, refined: UserMemory) -> bool:
         """Put refined pages in place of those they were made from. Pages that changed meanwhile stay as they are."""

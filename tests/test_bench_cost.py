@@ -58,6 +58,7 @@ def test_arms_of_the_engine_cost_what_their_prompts_are_long(plan: CostPlan) -> 
     assert short["lpm"]["prompt_tokens"] == short["none"]["prompt_tokens"] < short["rag@2"]["prompt_tokens"] < short["full"]["prompt_tokens"]
     assert 0 < short["full"]["prompt_tokens"] - short["none"]["prompt_tokens"] <= 128
     assert {name for name, row in short.items() if row["write_ms"]} == {name for name, row in short.items() if row["bytes_per_user"]} == {"rag@2", "lpm"}
+    assert {name for name, row in short.items() if row["remember_ms"]} == {"lpm"}
     assert long["lpm"]["bytes_per_user"] > short["lpm"]["bytes_per_user"]
     assert short["lpm"]["ratios"]["floor"]["kv_bytes"] == 1
     assert short["lpm"]["ratios"]["full"]["kv_bytes"] < 1 < short["lpm"]["ratios"]["none"]["kv_bytes"]
@@ -76,7 +77,8 @@ def test_a_shape_is_measured_with_random_numbers_and_says_so() -> None:
     assert arms["lpm"]["soft_tokens"] == arms["floor"]["soft_tokens"] == 5
     assert arms["lpm"]["kv_bytes"] == arms["lpm"]["kv_bytes_formula"] == (arms["lpm"]["prompt_tokens"] + 5) * 2 * 2 * 8 * 128 * 2
     assert arms["none"]["prompt_tokens"] == arms["lpm"]["prompt_tokens"] < arms["rag"]["prompt_tokens"] <= arms["full"]["prompt_tokens"]
-    assert all(row["search_ms"] is row["write_ms"] is row["bytes_per_user"] is None for row in arms.values())
+    assert {name for name, row in arms.items() if row["write_ms"]} == {name for name, row in arms.items() if row["bytes_per_user"]} == {"rag", "lpm"}
+    assert all((row["search_ms"] is None) == (name == "floor") for name, row in arms.items())
 
 
 def test_shapes_are_those_of_the_family() -> None:

@@ -54,6 +54,7 @@ class MemoryRecipe:
     window_share: float = 0.3
     system_share: float = 0.2
     tool_share: float = 0.15
+    unknown_share: float = 0.3
     empty_share: float = 0.03
     checkpoint_every: int = 100
     probe_people: int = 32
@@ -248,7 +249,7 @@ def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights
     """Loss of the attention on addresses alone, for many fresh users: nothing passes through the backbone's upper layers."""
     rng = random.Random(f"retrieval/{recipe.seed}/{step}")
     people = [
-        corpus.person(rng, rng.randint(2, recipe.max_facts + 2), talk=1.5 * rng.random(), questions=recipe.retrieval_questions)
+        corpus.person(rng, rng.randint(2, recipe.max_facts + 2), talk=1.5 * rng.random(), questions=recipe.retrieval_questions, unknown=recipe.unknown_share)
         for _ in range(recipe.retrieval_users)
     ]
     users = [_user(person, weights, backbone) for person in people]
@@ -277,7 +278,8 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
     most = 2 + round(progress * (recipe.max_facts - 2))
     facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
     kits = [rng.randint(1, 2) if rng.random() < recipe.tool_share else 0 for _ in range(recipe.users)]
-    users = [_user(corpus.person(rng, facts, talk=talk, questions=recipe.questions, tools=kit), weights, backbone) for kit in kits]
+    people = [corpus.person(rng, facts, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit) for kit in kits]
+    users = [_user(person, weights, backbone) for person in people]
     questions = [question for user in users for question in user.person.questions]
     owners = [index for index, user in enumerate(users) for _ in user.person.questions]
     kits_shown = [user.person.tools for user in users for _ in user.person.questions]

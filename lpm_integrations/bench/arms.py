@@ -18,10 +18,11 @@ from lpm_integrations.bench.cases import Case, HistoryTurn, TestQuestion
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lpm_core.backbone import Backbone
     from lpm_integrations.bench.models import ChatAnswerer
     from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
-__all__ = ["ARMS", "Arm", "Outcome", "Prompt", "arm_names", "make_arm"]
+__all__ = ["ARMS", "Arm", "LPMArm", "Outcome", "Prompt", "arm_names", "make_arm"]
 
 Messages = list[dict[str, str]]
 
@@ -67,6 +68,13 @@ class Arm(ABC):
     def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...] | None]:
         """The question behind what this arm remembers as text, and the keys of the turns that it chose, if it chooses."""
 
+    def ready(self) -> None:  # noqa: B027 (as above)
+        """Called once all histories are written: what is cheaper for many users at once."""
+
+    def backbone(self, case: Case) -> Backbone:  # noqa: ARG002 (for arms that change it for a user)
+        """The model that answers this user's questions."""
+        return self.engine.backbone
+
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
         """The embedded prompt, with `room` positions left for the answer."""
         messages, keys = self.messages(case, question)
@@ -79,7 +87,7 @@ class Arm(ABC):
         """Answer one question, greedily."""
         if self.answerer:
             return self._answer_in_text(self.answerer, case, question)
-        backbone = self.engine.backbone
+        backbone = self.backbone(case)
         begin = time.perf_counter()
         prompt = self.prompt(case, question, self.max_new_tokens)
         found = time.perf_counter()
@@ -103,7 +111,7 @@ class Arm(ABC):
 
         An option counts with at most half the backbone's window; a question too long for the rest loses its beginning.
         """
-        backbone = self.engine.backbone
+        backbone = self.backbone(case)
         options = [[*backbone.chat.content(option), *backbone.chat.markup("<|im_end|>")][: backbone.window // 2] for option in question.options]
         room = max(map(len, options))
         words = backbone.chat.content(question.text)
@@ -146,7 +154,7 @@ class _Full(Arm):
         return _asked(case.turns, question), None
 
 
-class _LPM(Arm):
+class LPMArm(Arm):
     """Soft tokens from slots written in one pass. Its provenance, the turns behind the slots it attends to, is its retrieval, and what it gives as text."""
 
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> None:
@@ -154,13 +162,15 @@ class _LPM(Arm):
         self._keys: dict[str, str] = {}  # of turns, by their ids in the store
 
     def write(self, case: Case) -> None:
-        if case.user_id not in self.engine.users():  # else another arm of this run wrote them
+        """Remember the history, if no other arm of this engine did."""
+        if case.user_id not in self.engine.users():
             for (session_id, at), group in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
                 self.engine.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in group], session_id=session_id, at=at)
         stored = self.engine.turns(case.user_id)  # in the order of the case's
         self._keys |= {kept.id: turn.key for turn, kept in zip(case.turns, stored, strict=True)}
 
     def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...] | None]:
+        """The turns that the read attention points to."""
         return self._recalled(case, question)
 
     def _recalled(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
@@ -170,6 +180,7 @@ class _LPM(Arm):
         return _chosen(said, question)
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:
+        """Soft tokens and the question."""
         return self._read(case, _asked((), question), room)
 
     def _read(self, case: Case, messages: Sequence[dict[str, str]], room: int) -> Prompt:
@@ -179,7 +190,7 @@ class _LPM(Arm):
         return Prompt(embeds, len(recall.soft_prompt), tuple(self._keys[item.turn.id] for item in recall.evidence))
 
 
-class _Shuffled(_LPM):
+class _Shuffled(LPMArm):
     """Control: the memory of another user."""
 
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> None:
@@ -227,7 +238,7 @@ class _RAG(Arm):
         self.retrieval.close()
 
 
-class _Hybrid(_LPM):
+class _Hybrid(LPMArm):
     """LPM's soft tokens and, as text, the `k` turns that RAG finds; for a model that reads text, the turns of both."""
 
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None, *, k: int) -> None:
@@ -252,21 +263,30 @@ class _Hybrid(_LPM):
         self._rag.close()
 
 
-_PLAIN: Final[dict[str, type[Arm]]] = {"none": _None, "shuffled": _Shuffled, "full": _Full, "lpm": _LPM}
+_PLAIN: Final[dict[str, type[Arm]]] = {"none": _None, "shuffled": _Shuffled, "full": _Full, "lpm": LPMArm}
 _RETRIEVING: Final[dict[str, tuple[type[_RAG] | type[_Hybrid], int]]] = {"rag": (_RAG, 5), "hybrid": (_Hybrid, 2)}
-_SIZED = re.compile(r"([a-z]+)@([1-9]\d{0,3})")
+_TRAINED: Final = ("lpm+consolidated", "lora", "prompt_tuning")
+_TUNED = re.compile(r"([a-z_+]+)@([0-9.e-]{1,8})")
 
-ARMS: Final = (*_PLAIN, *_RETRIEVING)
-"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10."""
+ARMS: Final = (*_PLAIN, *_RETRIEVING, *_TRAINED)
+"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10. A trained arm's name may say its learning rate: lora@1e-3."""
 
 
 def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> Arm:
-    """An arm by name. With an `answerer`, that model answers, from text. Raises InvalidInputError for a name that is none."""
-    kind, k = _parse(name)
+    """An arm by name. With an `answerer`, that model answers, from text. Raises InvalidInputError for a name that is none, or gives no text."""
+    kind, number = _parse(name)
     if kind in _PLAIN:
         return _PLAIN[kind](engine, folder, max_new_tokens, answerer)
-    made, usual = _RETRIEVING[kind]
-    return made(engine, folder, max_new_tokens, answerer, k=k or usual)
+    if kind in _RETRIEVING:
+        made, usual = _RETRIEVING[kind]
+        return made(engine, folder, max_new_tokens, answerer, k=int(number or usual))
+    from lpm_integrations.bench.trained import trained_arm
+
+    if answerer:
+        raise InvalidInputError(
+            f"the arm {name!r} changes what stands before or within the backbone, which no other model can read; leave it or --answerer out"
+        )
+    return trained_arm(kind, engine, folder, max_new_tokens, number)
 
 
 def arm_names(text: str) -> Sequence[str]:
@@ -279,9 +299,17 @@ def arm_names(text: str) -> Sequence[str]:
     return names
 
 
-def _parse(name: str) -> tuple[str, int | None]:
-    sized = _SIZED.fullmatch(name)
-    kind, k = (sized[1], int(sized[2])) if sized else (name, None)
-    if kind not in ARMS or (sized and kind not in _RETRIEVING):
-        raise InvalidInputError(f"there is no arm {name!r}; arms are {', '.join(ARMS)}, and rag@K and hybrid@K for K turns of text")
-    return kind, k
+def _parse(name: str) -> tuple[str, float | None]:
+    """The kind of an arm, and the number in its name: turns of text or learning rate."""
+    tuned = _TUNED.fullmatch(name)
+    kind, text = (tuned[1], tuned[2]) if tuned else (name, None)
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        kind, number = name, None
+    fits = number is None or (kind in _RETRIEVING and number in range(1, 10_000)) or (kind in _TRAINED and 0 < number < 1)
+    if kind not in ARMS or not fits:
+        raise InvalidInputError(
+            f"there is no arm {name!r}; arms are {', '.join(ARMS)}, rag@K and hybrid@K for K turns of text, and lora@RATE for a learning rate"
+        )
+    return kind, number

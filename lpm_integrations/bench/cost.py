@@ -1,7 +1,7 @@
 """What a question costs: tokens, KV cache, time and memory of each arm at given lengths of history, beside full context and the bare question.
 
-The engine is measured whole, with the Chroma memory that the other benchmarks use. A Qwen3 of a known shape has random weights, random ids for
-text and random vectors for soft tokens: there only prefill, decode, KV cache and memory mean something.
+Everything is measured whole: the store, e(x), the projection, and the Chroma memory that the other benchmarks use. A Qwen3 of a known shape has
+random weights, and so has its memory: there time and size mean something, and what comes out does not.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from rich.console import Console
 
 from lpm_core.backbone import Backbone
 from lpm_core.chat import ChatFormat
+from lpm_core.checkpoint import MemoryWeights
 from lpm_core.engine import LPM, embedded_folder
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.settings import LPMConfig
+from lpm_core.store import MemoryStore
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.embedded import environment, pick_device
-from lpm_integrations.bench.arms import Prompt, arm_names, make_arm
+from lpm_integrations.bench.arms import LPMArm, Prompt, arm_names, make_arm
 from lpm_integrations.bench.cases import ANSWERABLE, Case, HistoryTurn, TestQuestion
 from lpm_integrations.bench.progress import Bar
 
@@ -38,11 +40,12 @@ __all__ = ["ENGINE", "SHAPES", "CostPlan", "Shape", "history", "measure_cost", "
 ENGINE: Final = "embedded"
 """The name under which the engine is measured, beside shapes."""
 
-_RANDOM = "random weights, ids and soft tokens: only prefill, decode, KV cache and memory are measured; turns are counted by the embedded tokenizer"
+_RANDOM = "random weights of backbone and memory: time and size are measured, answers mean nothing; text is in tokens of the embedded tokenizer"
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KINDS, _WRITING, _BASES = ("none", "full", "rag", "lpm"), ("rag", "lpm"), ("full", "none", "floor")
 _FLOOR = "floor"  # prefill of as many tokens as lpm's prompt has, without any work of memory: the physical floor
 _SHORTEST, _FACTS = 64, 8
+_PAIR = ({"role": "user", "content": "I went to the market this morning."}, {"role": "assistant", "content": "That sounds like a good start."})
 _VOCABULARY, _KV_HEADS, _HEAD_SIZE = 151_936, 8, 128
 _WINDOW = 131_072  # of Qwen3 with YaRN; 40,960 without
 _SLACK = 1.25  # estimates of memory are rough
@@ -118,7 +121,8 @@ class CostPlan:
 def measure_cost(plan: CostPlan, console: Console, earlier: Any = None) -> Iterator[dict[str, Any]]:
     """The result document, after each shape and length: `complete` is true in the last one. `earlier`: what it has is not measured again.
 
-    Each round is a new person: every arm writes the history and answers one question, in an order that rotates. The first round warms up. Time to
+    Each round is a new person: every arm writes the history and answers one question, in an order that rotates; lpm then remembers one more pair of
+    turns. The first round warms up. Time to
     the first token and total time count from the question, search included; where nothing is searched, from the finished prompt.
     Raises InvalidInputError if `earlier` is of another run.
     """
@@ -139,7 +143,7 @@ def measure_cost(plan: CostPlan, console: Console, earlier: Any = None) -> Itera
                 continue
             bar.say(f"cost · {name}")
             with ExitStack() as opened:
-                subject = _engine(plan, opened) if name == ENGINE else _shape(name, plan)
+                subject = _engine(plan, opened) if name == ENGINE else _shape(name, plan, opened)
                 shapes[name] = {**subject.about, "lengths": measured}
                 for length in missing:
                     bar.say(f"cost · {name} · {length:,} tokens")
@@ -161,13 +165,12 @@ class _Writes(Protocol):
 
 @dataclass(frozen=True)
 class _Subject:
-    """A backbone without an end token, so that every answer has the same length, and the engine around it (None: a shape).
+    """A backbone without an end token, so that every answer has the same length, and the engine around it.
 
-    lacks: why its weights do not fit this machine; they are nowhere then.
+    lacks: why its weights do not fit this machine; then they are nowhere, and there is no engine.
     """
 
     backbone: Backbone
-    chat: ChatFormat
     soft: int
     about: dict[str, Any]
     engine: LPM | None = None
@@ -178,10 +181,10 @@ def _engine(plan: CostPlan, opened: ExitStack) -> _Subject:
     device, dtype = pick_device(plan.device), plan.dtype or "float32"
     engine = opened.enter_context(LPM.from_pretrained(plan.model, memory=plan.memory, store="sqlite://", device=device, dtype=dtype))
     soft = engine.weights.config.heads
-    return _Subject(_endless(engine.backbone), engine.backbone.chat, soft, _about(engine.backbone, "trained", soft), engine)
+    return _Subject(_endless(engine.backbone), soft, _about(engine.backbone, "trained", soft), engine)
 
 
-def _shape(name: str, plan: CostPlan) -> _Subject:
+def _shape(name: str, plan: CostPlan, opened: ExitStack) -> _Subject:
     from transformers import AutoModelForCausalLM
 
     device, dtype = pick_device(plan.device), _DTYPES[plan.dtype or "bfloat16"]
@@ -190,13 +193,16 @@ def _shape(name: str, plan: CostPlan) -> _Subject:
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
         model = make(config, dtype=dtype)
-    lacks = _lacks(_SLACK * model.num_parameters() * dtype.itemsize, device, "the weights need")
-    if not lacks:
-        torch.manual_seed(plan.seed)
-        with torch.device(device):
-            model = make(config, dtype=dtype)
-    backbone = _endless(Backbone(model, chat, name=name))
-    return _Subject(backbone, chat, plan.soft_tokens, _about(backbone, _RANDOM, plan.soft_tokens), lacks=lacks)
+    if lacks := _lacks(_SLACK * model.num_parameters() * dtype.itemsize, device, "the weights need"):
+        backbone = Backbone(model, chat, name=name)
+        return _Subject(backbone, plan.soft_tokens, _about(backbone, _RANDOM, plan.soft_tokens), lacks=lacks)
+    torch.manual_seed(plan.seed)
+    with torch.device(device):
+        model = make(config, dtype=dtype)
+    backbone = Backbone(model, chat, name=name)
+    weights = MemoryWeights.new(backbone, heads=plan.soft_tokens, seed=plan.seed)
+    engine = opened.enter_context(LPM(backbone, weights.to(backbone.device), MemoryStore("sqlite://")))
+    return _Subject(_endless(backbone), plan.soft_tokens, _about(backbone, _RANDOM, plan.soft_tokens), engine)
 
 
 def _config(shape: Shape) -> Any:
@@ -229,23 +235,21 @@ def _about(backbone: Backbone, weights: str, soft: int) -> dict[str, Any]:
     }
 
 
-class _Random:
-    """An arm in numbers alone: random ids for as many tokens of text as it would have, random vectors for its soft tokens."""
+class _Floor:
+    """Random ids and vectors, as many as lpm's prompt has tokens: what no memory can be faster than."""
 
-    def __init__(self, name: str, subject: _Subject) -> None:
-        self._kind, _, turns = name.partition("@")
-        self._turns, self._subject = int(turns or 5), subject
+    def __init__(self, subject: _Subject) -> None:
+        self._subject = subject
 
     def write(self, case: Case) -> None:
         """Nothing is kept."""
 
     def prompt(self, case: Case, question: TestQuestion, room: int) -> Prompt:  # noqa: ARG002 (as an arm's)
-        """As long as the arm's prompt."""
-        said = {"full": case.turns, "rag": case.turns[: self._turns]}.get(self._kind, ())
-        messages = [*({"role": turn.role, "content": turn.content} for turn in said), {"role": "user", "content": question.text}]
-        table = self._subject.backbone.embeddings
-        embeds = table[torch.randint(len(table), (len(self._subject.chat.render(messages)),), device=table.device)]
-        soft = self._subject.soft if self._kind in ("lpm", _FLOOR) else 0
+        """As long as lpm's prompt."""
+        backbone, soft = self._subject.backbone, self._subject.soft
+        table = backbone.embeddings
+        asked = len(backbone.chat.render([{"role": "user", "content": question.text}]))
+        embeds = table[torch.randint(len(table), (asked,), device=table.device)]
         return Prompt(torch.cat([torch.randn(soft, table.shape[1], device=table.device, dtype=table.dtype) * table[0].std(), embeds]), soft)
 
     def close(self) -> None:
@@ -277,9 +281,9 @@ def history(length: int, seed: str, chat: ChatFormat) -> tuple[Case, int]:
 
 def _length(subject: _Subject, length: int, plan: CostPlan, bar: Bar) -> dict[str, Any]:
     """Every arm at one length of history."""
-    drawn = [history(length, f"{plan.seed}/{length}/{number}", subject.chat) for number in range(plan.repeats + 1)]
+    drawn = [history(length, f"{plan.seed}/{length}/{number}", subject.backbone.chat) for number in range(plan.repeats + 1)]
     cases = [case for case, _ in drawn]
-    asked = max(used + len(subject.chat.render([{"role": "user", "content": case.questions[0].text}])) for case, used in drawn) + plan.new_tokens
+    asked = max(used + len(subject.backbone.chat.render([{"role": "user", "content": case.questions[0].text}])) for case, used in drawn) + plan.new_tokens
     skipped = {name: reason for name in plan.measured if (reason := _unfit(subject, asked if name == "full" else subject.soft))}
     names = [name for name in plan.measured if name not in skipped]
     writing = {name for name in names if subject.engine and name.partition("@")[0] in _WRITING}
@@ -334,7 +338,7 @@ def _arm(name: str, subject: _Subject, folder: Path, plan: CostPlan, opened: Exi
     folder.mkdir(exist_ok=True)
     arm: _Writes
     if subject.engine is None or name == _FLOOR:
-        arm = _Random(name, subject)
+        arm = _Floor(subject)
     else:
         engine = opened.enter_context(subject.engine.on_store(f"sqlite:///{(folder / 'memory.db').as_posix()}")) if name == "lpm" else subject.engine
         arm = make_arm(name, engine, folder, plan.new_tokens)
@@ -362,9 +366,12 @@ def _round(subject: _Subject, arm: _Writes, case: Case, plan: CostPlan, *, write
             resumed = _now(device)
             more = sum(1 for _ in answer)
             done = _now(device)
+            if isinstance(arm, LPMArm):
+                arm.engine.remember(case.user_id, _PAIR, session_id=case.turns[-1].session_id)
+            remembered = _now(device)
     finally:
         hook.remove()
-    searched = not isinstance(arm, _Random)
+    searched = not isinstance(arm, _Floor)
     start = written if searched else found
     row = {
         "prompt_tokens": len(prompt.embeds) - prompt.soft,
@@ -377,13 +384,14 @@ def _round(subject: _Subject, arm: _Writes, case: Case, plan: CostPlan, *, write
     }
     row |= {"search_ms": (found - written) * 1000} if searched else {}
     row |= {"write_ms": (written - begin) * 1000} if writes else {}
+    row |= {"remember_ms": (remembered - done) * 1000} if isinstance(arm, LPMArm) else {}
     return row | peaks
 
 
 def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Means of what is counted; median, 95th percentile and spread (the middle half over the median) of what is measured; None for what was not."""
     found: dict[str, Any] = {name: round(statistics.fmean(row[name] for row in rows), 1) for name in _COUNTS}
-    for name in ("search_ms", "first_token_ms", "tokens_per_second", "total_ms", "write_ms", "peak_rss_bytes", "peak_device_bytes"):
+    for name in ("search_ms", "first_token_ms", "tokens_per_second", "total_ms", "write_ms", "remember_ms", "peak_rss_bytes", "peak_device_bytes"):
         values = [row[name] for row in rows if name in row]
         low, middle, high, p95 = np.percentile(values, (25, 50, 75, 95)).tolist() if values else (0.0,) * 4
         found[name] = {"p50": round(middle, 3), "p95": round(p95, 3), "spread": round((high - low) / middle, 3) if middle else 0.0} if values else None
@@ -486,6 +494,7 @@ _TABLES: Final[Mapping[str, Mapping[str, _Cell]]] = {
     },
     "write, search and first token, ms": {
         "write": _figure("write_ms"),
+        "one pair": _figure("remember_ms"),
         "search": _figure("search_ms"),
         "search p95": _figure("search_ms", "p95"),
         "first token": _figure("first_token_ms"),

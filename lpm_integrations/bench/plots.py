@@ -31,7 +31,7 @@ def points(title: str, across: str, up: str, values: Sequence[tuple[str, float, 
             label -= 14
         taken.append((left, label))
         parts += [f'<circle cx="{left:.1f}" cy="{top:.1f}" r="5"><title>{escape(name)}: {x:g}, {y:.3f}</title></circle>', _text(left + 9, label, name)]
-    parts += [_text(_LEFT + wide / 2, _HEIGHT - 10, across, "middle"), _text(_LEFT, _TOP - 6, up, "middle")]
+    parts += [_text(_LEFT + wide / 2, _HEIGHT - 10, across, "middle"), _text(_LEFT + 8, _TOP - 6, up)]
     return _svg(title, _HEIGHT, parts)
 
 

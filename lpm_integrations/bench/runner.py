@@ -95,6 +95,7 @@ def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial
     for case in cases:
         arm.write(case)
         bar.advance()
+    arm.ready()
     for case in cases:
         for question in case.questions:
             if kept.get(name, question.id) is None:

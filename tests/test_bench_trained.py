@@ -1,0 +1,95 @@
+"""Arms that train something for each user: they learn, one user's is not another's, and the frozen backbone stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lpm_core import LPM, InvalidInputError
+from lpm_core.backbone import Backbone
+from lpm_integrations.bench.arms import Arm, Outcome, make_arm
+from lpm_integrations.bench.cases import Case, HistoryTurn
+from lpm_integrations.bench.cases import TestQuestion as Question
+from lpm_integrations.bench.models import ChatAnswerer
+from lpm_integrations.bench.trained import trained_arm
+
+_HOME = Question("q", "Where do I live?", "Lisbon", 4)
+
+
+def _case(user_id: str, *said: str) -> Case:
+    return Case(user_id, tuple(HistoryTurn("s", "user", text, str(index)) for index, text in enumerate(said)), (_HOME,))
+
+
+CASES = (_case("ann", "I live in Lisbon.", "My dog is called Rex."), _case("bob", "I live in Quito.", "My cat is called Momo."))
+
+
+def _studied(engine: LPM, none: Arm) -> Question:
+    """The question of ann's self-study whose answer the bare backbone knows least of."""
+    chat = engine.backbone.chat
+    pairs = [(chat.decode(list(study.question)).strip(), chat.decode(list(study.answer[:-1])).strip()) for study in engine.self_study("ann")]
+    return max((Question("own", text, gold, 4) for text, gold in pairs if text and gold), key=lambda question: _loss(none.answer(CASES[0], question)))
+
+
+def _loss(outcome: Outcome) -> float:
+    assert outcome.nll is not None
+    return outcome.nll
+
+
+def _fingerprint(engine: LPM) -> str:
+    """Of the weights as they are now."""
+    return Backbone(engine.backbone.model, engine.backbone.chat, name="again", layer=engine.backbone.layer).fingerprint
+
+
+@pytest.fixture
+def engine(embedded: LPM) -> Iterator[LPM]:
+    """The embedded default on a store of its own: adapters learn in the arms, from what the model itself asks and answers."""
+    with embedded.on_store("sqlite://") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ["lpm+consolidated", "lora", "prompt_tuning"])
+def test_a_trained_arm_learns_each_user_apart_and_leaves_the_backbone_alone(name: str, engine: LPM, tmp_path: Path) -> None:
+    before = _fingerprint(engine)
+
+    with closing(make_arm("none", engine, tmp_path, 8)) as none, closing(trained_arm(name, engine, tmp_path, 8, None, steps=20)) as arm:
+        for case in CASES:
+            arm.write(case)
+        arm.ready()
+        own = _studied(arm.engine, none)
+        ann, bob = (arm.answer(case, own) for case in CASES)
+        bare = none.answer(CASES[0], own)
+
+    assert _loss(ann) < min(_loss(bob), _loss(bare))
+    assert [ann.soft_tokens, bob.soft_tokens] == [0 if name == "lora" else engine.weights.config.heads] * 2
+    assert ann.prompt_tokens == bare.prompt_tokens
+    assert _fingerprint(engine) == before
+
+
+def test_a_trained_arm_is_the_same_each_time(engine: LPM, tmp_path: Path) -> None:
+    answers = []
+    for _ in range(2):
+        with closing(trained_arm("prompt_tuning", engine, tmp_path, 8, None, steps=3)) as arm:
+            arm.write(CASES[0])
+            answers.append(arm.answer(CASES[0], _HOME).nll)
+
+    assert answers[0] == answers[1]
+
+
+def test_a_history_that_raises_no_question_is_no_error(tiny: LPM, tmp_path: Path) -> None:
+    empty = Case("eve", (HistoryTurn("s", "assistant", "Hello.", "0"),), (_HOME,))
+
+    for name in ("lora", "prompt_tuning", "lpm+consolidated"):
+        with closing(make_arm(name, tiny, tmp_path, 4)) as arm:
+            arm.write(empty)
+            arm.ready()
+            assert arm.answer(empty, _HOME).nll is not None
+
+
+def test_no_other_model_can_read_what_was_trained(tiny: LPM, tmp_path: Path) -> None:
+    answerer = object.__new__(ChatAnswerer)  # never called
+
+    with pytest.raises(InvalidInputError, match="--answerer"):
+        make_arm("lora", tiny, tmp_path, 4, answerer)
