@@ -135,6 +135,22 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(tiny: LPM, tmp_path: P
     assert {name: row["scores"] for name, row in resumed["arms"].items()} == {name: row["scores"] for name, row in whole["arms"].items()}
 
 
+def test_users_asked_side_by_side_get_the_same_answers(tiny: LPM, tmp_path: Path) -> None:
+    cases = [replace(CASES[number % 2], user_id=f"user-{number}") for number in range(4)]
+    cases = [replace(case, questions=tuple(replace(asked, id=f"{case.user_id}/{asked.id}") for asked in case.questions)) for case in cases]
+    partial = tmp_path / "out.json.partial"
+
+    alone, together = (go(tiny, ("none", "lpm", "rag@1", "shuffled"), cases, keep_answers=True, jobs=jobs) for jobs in (1, 3))
+    with pytest.raises(KeyboardInterrupt):
+        go(tiny, ("lpm",), cases, score=stopping_after(3), partial=partial, jobs=2)
+
+    assert [row["answers"] for row in together["arms"].values()] == [row["answers"] for row in alone["arms"].values()]
+    assert together["config"] == {**alone["config"], "jobs": 3}
+    assert len(partial.read_text("utf-8").splitlines()) == 1 + 3
+    with pytest.raises(InvalidInputError, match="jobs 0"):
+        go(tiny, jobs=0)
+
+
 def test_more_arms_can_be_added_to_a_run_but_no_other_configuration(tiny: LPM, tmp_path: Path) -> None:
     partial = tmp_path / "out.json.partial"
     go(tiny, ("none",), partial=partial)

@@ -58,6 +58,9 @@ class Outcome:
 class Arm(ABC):
     """One way to remember, in front of the engine's backbone, or of any chat model, which gets the history as text."""
 
+    side_by_side = True
+    """Whether several users can be asked at once."""
+
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> None:
         self.engine, self.folder, self.max_new_tokens, self.answerer = engine, folder, max_new_tokens, answerer
 

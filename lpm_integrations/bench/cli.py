@@ -26,12 +26,18 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Compare LPM with no memory, full context and RAG.", no_args_is_help=True)
 
-Arms = Annotated[str, typer.Option(help="Comma-separated: none, shuffled, full, rag, lpm, hybrid; rag@10 and hybrid@4 for that many turns of text.")]
+Arms = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated: none, shuffled, full, rag, lpm, hybrid, lpm+consolidated, lora, prompt_tuning; rag@10 for 10 turns of text, lora@1e-3 for a learning rate."
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--json", help="Write the result document here.")]
 Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: the embedded one.")]
 Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --json and options.")]
+Jobs = Annotated[int, typer.Option(help="Users who are asked side by side. The answers are the same; the times are those of a busy machine.")]
 KeepAnswers = Annotated[bool, typer.Option(help="Keep answers, questions and evidence in the document, for examples in the report; mind the data's licence.")]
 
 
@@ -128,6 +134,7 @@ def probes(
     keep_answers: KeepAnswers = False,
     out: Out = None,
     resume: Resume = False,
+    jobs: Jobs = 1,
     model: Model = None,
     memory: Memory = None,
     answerer: ChatModel = None,
@@ -140,7 +147,7 @@ def probes(
     names = arm_names(arms)
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
     cases = list(probe_cases(people, seed, facts, questions))
-    options = {"resume": resume, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
+    options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
     _run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), config, out, **options)
 
 
@@ -155,6 +162,7 @@ def locomo(
     keep_answers: KeepAnswers = False,
     out: Out = None,
     resume: Resume = False,
+    jobs: Jobs = 1,
     model: Model = None,
     memory: Memory = None,
     answerer: ChatModel = None,
@@ -187,7 +195,8 @@ def locomo(
             sum(score(UNKNOWN, question) for case in cases for question in case.questions) / max(1, sum(len(case.questions) for case in cases)), 4
         ),
     }
-    _run("locomo", cases, names, score, config, out, resume=resume, model=model, memory=memory, answerer=answerer, judge=judge, keep_answers=keep_answers)
+    options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
+    _run("locomo", cases, names, score, config, out, **options)
     Console().print(f"always answering 'not mentioned' scores {config['always_not_mentioned']:.3f} on these questions", highlight=False)
 
 
@@ -272,6 +281,7 @@ def longmemeval(
     keep_answers: KeepAnswers = False,
     out: Out = None,
     resume: Resume = False,
+    jobs: Jobs = 1,
     model: Model = None,
     memory: Memory = None,
     answerer: ChatModel = None,
@@ -284,7 +294,7 @@ def longmemeval(
     names = arm_names(arms)
     cases = load_longmemeval(data)[:first]
     config = {"data": data.name, "questions": len(cases), "score": "F1 of stemmed words; abstention: 1 for a refusal"}
-    options = {"resume": resume, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
+    options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
     _run("longmemeval", cases, names, lambda answer, question: _told(answer, question, ABSTENTION), config, out, **options)
 
 
@@ -295,6 +305,7 @@ def own(
     keep_answers: KeepAnswers = False,
     out: Out = None,
     resume: Resume = False,
+    jobs: Jobs = 1,
     model: Model = None,
     memory: Memory = None,
     answerer: ChatModel = None,
@@ -311,7 +322,8 @@ def own(
     names = arm_names(arms)
     cases = load_own(data)
     config = {"data": data.name, "people": len(cases), "score": "LoCoMo metric", "never_told": f"category {NEVER_TOLD}"}
-    _run("own", cases, names, score, config, out, resume=resume, model=model, memory=memory, answerer=answerer, judge=judge, keep_answers=keep_answers)
+    options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
+    _run("own", cases, names, score, config, out, **options)
 
 
 @app.command()

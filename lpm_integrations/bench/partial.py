@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from lpm_core.exceptions import DatasetError, InvalidInputError
@@ -22,6 +23,7 @@ class Partial:
     def __init__(self, path: Path | None, config: Mapping[str, Any], *, resume: bool = False) -> None:
         self.path = path
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._lock = Lock()
         self._file = None
         if path is None:
             return
@@ -44,9 +46,10 @@ class Partial:
         return self._rows.get((arm, question))
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row, which names its "arm" and the "id" of its question."""
-        self._rows[row["arm"], row["id"]] = row
-        self._write(row)
+        """Keep a row (from any thread), which names its "arm" and the "id" of its question."""
+        with self._lock:
+            self._rows[row["arm"], row["id"]] = row
+            self._write(row)
 
     def close(self) -> None:
         """Close the file."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from lpm_core.engine import LPM
+from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.embedded import environment
 from lpm_integrations.bench.arms import Arm, make_arm
 from lpm_integrations.bench.cases import Case, TestQuestion
@@ -53,13 +57,15 @@ def run(
     judge: Judge | None = None,
     partial: Path | None = None,
     resume: bool = False,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """All arms on all cases, one engine and one machine. Returns the result document of this benchmark.
 
     choose: arms choose among a question's options by their likelihood instead of writing an answer. answerer: a chat model that answers in the
     backbone's place, from text. judge: gives J to answers with a gold, beside the score. partial: file that keeps each answer as it
     comes; with `resume` those that it has are not asked again. keep_answers: the document holds every answer, and under "questions" what was asked
-    and the texts of the turns that an arm retrieved or that hold the answer. A question on which an arm or its answerer raises an error is
+    and the texts of the turns that an arm retrieved or that hold the answer. jobs: how many cases are asked side by side; the answers are the same,
+    the times are those of a machine that does several things at once. A question on which an arm or its answerer raises an error is
     recorded as a failure with score 0, and left out of the costs; one that the judge fails on is recorded too, and has no J.
     """
     backbone = {
@@ -68,6 +74,8 @@ def run(
         "memory": engine.weights.fingerprint,
         "window": engine.backbone.window,
     }
+    if jobs < 1:
+        raise InvalidInputError(f"jobs {jobs}: at least 1")
     settings = {**config, "max_new_tokens": max_new_tokens, "decoding": "options by log-likelihood per token" if choose else "greedy", "backbone": backbone}
     if answerer:
         settings |= {"answerer": answerer.name, "max_new_tokens": None, "decoding": "the answerer's own"}
@@ -83,25 +91,48 @@ def run(
             if any(kept.get(arm_name, question.id) is None for case in cases for question in case.questions):
                 arm = make_arm(arm_name, own, Path(name), max_new_tokens, answerer)
                 with closing(arm):
-                    _ask(arm_name, arm, cases, score, kept, bar, choose=choose, judge=judge)
+                    _ask(arm_name, arm, cases, score, kept, bar, choose=choose, judge=judge, jobs=jobs)
             answered = [(question, row) for case in cases for question in case.questions if (row := kept.get(arm_name, question.id))]
             results[arm_name] = _summary(answered, keep_answers)
     asked = {"questions": _questions(cases, results)} if keep_answers else {}
-    return {"benchmark": benchmark, "arms": results, **asked, "config": {**settings, "arms": list(arms)}, "environment": environment()}
+    return {"benchmark": benchmark, "arms": results, **asked, "config": {**settings, "jobs": jobs, "arms": list(arms)}, "environment": environment()}
 
 
-def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool, judge: Judge | None) -> None:
+def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool, judge: Judge | None, jobs: int) -> None:
     """Write every history, then ask what was not asked yet."""
     for case in cases:
         arm.write(case)
         bar.advance()
     arm.ready()
-    for case in cases:
+    stopped = Event()
+
+    def ask(case: Case) -> None:
         for question in case.questions:
+            if stopped.is_set():
+                return
             if kept.get(name, question.id) is None:
                 row = _row(arm, case, question, score, choose=choose)
                 kept.add({"arm": name, "id": question.id, **row, **_judged(judge, question, row)})
             bar.advance()
+
+    with _threads(jobs if arm.side_by_side else 1) as pool:
+        try:
+            for asked in [pool.submit(ask, case) for case in cases]:
+                asked.result()
+        finally:
+            stopped.set()
+
+
+@contextmanager
+def _threads(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that share the machine's cores between them."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores // jobs))
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(cores)
 
 
 def _row(arm: Arm, case: Case, question: TestQuestion, score: Score, *, choose: bool) -> dict[str, Any]:

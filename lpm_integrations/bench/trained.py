@@ -94,6 +94,8 @@ class _Adapted(Arm):
 class _LoRA(_Adapted):
     """LoRA of rank 16 in all linear layers."""
 
+    side_by_side = False  # one model, with the weights of whoever asks
+
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, recipe: ConsolidationRecipe) -> None:
         super().__init__(engine, folder, max_new_tokens, recipe)
         from peft import LoraConfig, inject_adapter_in_model
