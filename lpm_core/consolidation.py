@@ -7,11 +7,11 @@ same answers. Users are refined side by side; a user's new slots count only if q
 
 from __future__ import annotations
 
-import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,21 +29,26 @@ if TYPE_CHECKING:
 __all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits", "distill", "distillation_loss", "self_study"]
 
 _CONTEXT = 512  # tokens of dialogue in front of a self-study question
+_ROUNDS = 4  # questions that one questioner asks in turn
 _TOP = 32  # tokens of the teacher's distribution that count
 
 
 @dataclass(frozen=True)
 class ConsolidationRecipe:
-    """How slots are refined. `questions` are drawn per turn of the user; a share `held_out` of them decides on promotion."""
+    """How slots are refined. `questions` are drawn per turn of the user; a share `held_out` of them decides on promotion.
+
+    starts: the words that a question may begin with, for left to itself a model goes on telling. Name those of the user's language.
+    """
 
     steps: int = 60
-    questions: int = 4
+    questions: int = 8
     held_out: float = 0.2
     batch: int = 48
     learning_rate: float = 1e-2
     question_tokens: int = 24
     answer_tokens: int = 16
     temperature: float = 0.8
+    starts: tuple[str, ...] = ("What", "Which", "Where", "When", "Who", "How", "Do", "Did", "Is", "Can", "Tell")
     seed: int = 0
 
 
@@ -78,32 +83,33 @@ class Study:
 
 @torch.inference_mode()
 def self_study(turns: Sequence[Turn], backbone: Backbone, recipe: ConsolidationRecipe, rng: random.Random) -> list[Study]:
-    """Questions about a session's turns as the user might ask them, with the backbone's answers in context."""
-    chat = backbone.chat
-    rows = [chat.turn(turn.role, chat.content(turn.content))[0] for turn in turns]
+    """Questions about a user's turns as the user might ask them, with the backbone's answers in context.
+
+    Those that it answers in the same words without the context teach little about the user: they are at most a third. A history longer than
+    the context is studied in parts, and then they are left out: "I don't know." of one part says nothing of the others.
+    """
+    parts = _parts(turns, backbone.chat)
     studies: dict[tuple[int, ...], Study] = {}
-    for number, turn in enumerate(turns):
-        if turn.role != "user":
-            continue
-        context = [token for row in rows[number : number + 2] for token in row][-_CONTEXT:]
-        asked = _sample(backbone, [*context, *chat.markup("<|im_start|>user\n")], recipe, rng)
-        whole = _context(rows, number)
-        for study in _answers(backbone, whole, asked, recipe):
-            studies[study.question] = study
-    return list(studies.values())
+    for context, told in parts:
+        for study in _interview(backbone, context, told * recipe.questions, recipe, rng):
+            studies.setdefault(study.question, study)
+    found = list(studies.values())
+    batches = [found[start : start + recipe.batch] for start in range(0, len(found), recipe.batch)]
+    anyway = [same for batch in batches for same in _exact(answer_logits(backbone, batch), batch)]
+    telling, rest = ([study for study, same in zip(found, anyway, strict=True) if same is kind] for kind in (False, True))
+    return [*telling, *rng.sample(rest, min(len(rest), len(telling) // 2 if len(parts) == 1 else 0))]
 
 
-def _context(rows: Sequence[Sequence[int]], number: int) -> list[int]:
-    """The dialogue around a turn, as much as fits: what the teacher reads."""
-    first, last, used = number, number + 1, len(rows[number])
-    while used < _CONTEXT and (first > 0 or last < len(rows)):
-        if first > 0:
-            first -= 1
-            used += len(rows[first])
-        if last < len(rows) and used < _CONTEXT:
-            used += len(rows[last])
-            last += 1
-    return [token for row in rows[first:last] for token in row][-2 * _CONTEXT :]
+def _parts(turns: Sequence[Turn], chat: ChatFormat) -> list[tuple[list[int], int]]:
+    """The dialogue cut into contexts, and how many of its user's turns are in each."""
+    parts: list[tuple[list[int], int]] = []
+    for turn in turns:
+        row = chat.turn(turn.role, chat.content(turn.content))[0][-_CONTEXT:]
+        if not parts or len(parts[-1][0]) + len(row) > _CONTEXT:
+            parts.append(([], 0))
+        context, told = parts[-1]
+        parts[-1] = (context + row, told + (turn.role == "user"))
+    return [(context, told) for context, told in parts if told]
 
 
 def _prompt(chat: ChatFormat, question: Sequence[int]) -> list[int]:
@@ -111,49 +117,74 @@ def _prompt(chat: ChatFormat, question: Sequence[int]) -> list[int]:
     return [*chat.turn("user", question)[0], *chat.markup("<|im_start|>assistant\n")]
 
 
-def _sample(backbone: Backbone, prompt: Sequence[int], recipe: ConsolidationRecipe, rng: random.Random) -> list[list[int]]:
-    """Questions that the backbone expects after a prompt, each once."""
+_Chain = Generator[int, Tensor, None]
+"""Gives the next token of a dialogue, and takes the logits [V] after it."""
+
+
+def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: ConsolidationRecipe, rng: random.Random) -> list[Study]:
+    """About `count` questions after a context, by several questioners side by side; each asks and hears `_ROUNDS` answers."""
     generator = torch.Generator(backbone.device).manual_seed(rng.getrandbits(32))
-    count = recipe.questions
-    output = backbone.model(input_ids=torch.tensor([list(prompt)], device=backbone.device), use_cache=True, logits_to_keep=1)
-    cache: DynamicCache = output.past_key_values
-    cache.batch_repeat_interleave(count)
-    logits = output.logits[:, -1].repeat_interleave(count, 0)
-    asked: list[list[int]] = [[] for _ in range(count)]
-    running = [True] * count
-    for _ in range(recipe.question_tokens):
-        tokens = torch.multinomial((logits.float() / recipe.temperature).softmax(-1), 1, generator=generator)
-        for row, token in enumerate(tokens[:, 0].tolist()):
-            running[row] = running[row] and token not in backbone.ends
-            if running[row]:
-                asked[row].append(token)
-        if not any(running):
-            break
-        logits = backbone.model(input_ids=tokens, past_key_values=cache, use_cache=True).logits[:, -1]
-    whole = [question for question, cut_off in zip(asked, running, strict=True) if question and not cut_off]
-    return [list(question) for question in dict.fromkeys(map(tuple, whole))]
+    starts = torch.tensor(sorted({backbone.chat.content(word)[0] for word in recipe.starts}), dtype=torch.long, device=backbone.device)
+    found: list[Study] = []
+    chains = [_questioner(backbone, starts, recipe, generator, found) for _ in range(-(-count // _ROUNDS))]
+    tokens = [next(chain) for chain in chains]
+    cache: DynamicCache = backbone.model(input_ids=torch.tensor([list(context)], device=backbone.device), use_cache=True, logits_to_keep=1).past_key_values
+    cache.batch_repeat_interleave(len(chains))
+    running = set(range(len(chains)))
+    while running:
+        ids = torch.tensor(tokens, device=backbone.device)[:, None]
+        logits = backbone.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1].float()
+        for number in sorted(running):
+            try:
+                tokens[number] = chains[number].send(logits[number])
+            except StopIteration:
+                running.discard(number)
+    return found
 
 
-def _answers(backbone: Backbone, context: Sequence[int], asked: Sequence[Sequence[int]], recipe: ConsolidationRecipe) -> Iterator[Study]:
-    """The backbone's greedy answers with the dialogue in context, and the distribution behind each token."""
-    if not asked:
-        return
-    chat, device = backbone.chat, backbone.device
-    output = backbone.model(input_ids=torch.tensor([list(context)], device=device), use_cache=True, logits_to_keep=1)
-    for question in asked:
-        cache = copy.deepcopy(output.past_key_values)
-        prompt = _prompt(chat, question)
-        ids, top, logs = torch.tensor([prompt], device=device), [], []
-        answer: list[int] = []
-        for _ in range(recipe.answer_tokens):
-            likely = backbone.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1].float().log_softmax(-1).topk(_TOP)
-            top.append(likely.indices.cpu())
-            logs.append(likely.values.cpu())
-            answer.append(int(likely.indices[0]))
-            if answer[-1] in backbone.ends:
-                yield Study(tuple(question), tuple(answer), torch.stack(top), torch.stack(logs))
+def _questioner(backbone: Backbone, starts: Tensor, recipe: ConsolidationRecipe, generator: torch.Generator, found: list[Study]) -> _Chain:
+    """Asks and answers by turns, for who has asked asks on; whole questions with whole answers are added to `found`."""
+    chat = backbone.chat
+    for _ in range(_ROUNDS):
+        likely = yield from _said(chat.markup("<|im_start|>user\n"))
+        if len(starts):
+            likely = torch.full_like(likely, -torch.inf).index_copy(0, starts, likely[starts])
+        question: list[int] = []
+        while len(question) <= recipe.question_tokens:
+            token = int(torch.multinomial((likely / recipe.temperature).softmax(-1), 1, generator=generator))
+            if token in backbone.ends:
                 break
-            ids = torch.tensor([[answer[-1]]], device=device)
+            question.append(token)
+            likely = yield token
+        likely = yield from _said([*chat.markup("<|im_end|>\n"), *chat.markup("<|im_start|>assistant\n")])
+        answer: list[int] = []
+        top, logs = [], []
+        while len(answer) < recipe.answer_tokens:
+            best = likely.log_softmax(-1).topk(_TOP)
+            top.append(best.indices.cpu())
+            logs.append(best.values.cpu())
+            answer.append(int(best.indices[0]))
+            if answer[-1] in backbone.ends:
+                break
+            likely = yield answer[-1]
+        if 0 < len(question) <= recipe.question_tokens and answer[-1] in backbone.ends:
+            found.append(Study(tuple(question), tuple(answer), torch.stack(top), torch.stack(logs)))
+        yield from _said(chat.markup("<|im_end|>\n"))
+
+
+def _said(ids: Sequence[int]) -> Generator[int, Tensor, Tensor]:
+    """Says fixed tokens; returns the logits after the last."""
+    likely = torch.empty(0)
+    for token in ids:
+        likely = yield token
+    return likely
+
+
+def _exact(logits: Tensor, studies: Sequence[Study]) -> list[bool]:
+    """For each study whether `answer_logits` give its answer greedily."""
+    best = logits.argmax(-1).tolist()
+    ends = list(accumulate(len(study.answer) for study in studies))
+    return [best[end - len(study.answer) : end] == list(study.answer) for end, study in zip(ends, studies, strict=True)]
 
 
 def distill(
@@ -274,9 +305,5 @@ class _Network:
             return 0.0, 0.0
         size = len(studies)
         queries, own, inside = self.queries(studies), slots.expand(size, -1, -1, -1), mask.expand(size, -1)
-        best = self._logits(studies, queries, own, inside).argmax(-1).tolist()
-        right, start = 0, 0
-        for study in studies:
-            right += best[start : start + len(study.answer)] == list(study.answer)
-            start += len(study.answer)
-        return right / size, -self.loss(studies, queries, own, inside).item()
+        logits = self._logits(studies, queries, own, inside)
+        return sum(_exact(logits, studies)) / size, -distillation_loss(logits, studies).item()

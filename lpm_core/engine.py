@@ -486,8 +486,8 @@ class LPM(Upkeep):
         rng = random.Random(f"{recipe.seed}/{user_id}")
         # No turn that came after these pages: if it were forgotten meanwhile, `_promote` could not know that they know of it.
         known = {turn for page in memory.pages for turn in page.turn_ids} - memory.withheld
-        served = [[turn for turn in turns if turn.id in known] for turns in self._written(user_id).values()]
-        return memory, [study for turns in served for study in self_study(turns, self.backbone, recipe, rng)]
+        served = [turn for turns in self._written(user_id).values() for turn in turns if turn.id in known]
+        return memory, self_study(served, self.backbone, recipe, rng)
 
     def _promote(self, refined: UserMemory) -> bool:
         """Put refined pages in place of those they were made from. Pages that changed meanwhile stay as they are."""

@@ -21,7 +21,7 @@ from lpm_core.memory import Page, UserMemory
 from lpm_core.store import MemoryStore
 
 _RECIPE = ConsolidationRecipe(steps=6, questions=2)
-_STUDIOUS = ConsolidationRecipe(steps=2, questions=4, question_tokens=12, answer_tokens=6)
+_STUDIOUS = ConsolidationRecipe(steps=2, questions=12, question_tokens=12, answer_tokens=6)
 
 
 def _slots(lpm: LPM, user: str) -> torch.Tensor:
@@ -42,8 +42,10 @@ def test_self_study_asks_about_turns_and_answers_with_a_distribution(lpm: LPM) -
 
     studies = _studies(lpm, "ann")
 
+    starts = {lpm.backbone.chat.content(word)[0] for word in ConsolidationRecipe().starts}
     assert studies
     for study in studies:
+        assert study.question[0] in starts
         assert study.answer[-1] in lpm.backbone.ends
         assert study.top.shape == study.logs.shape
         assert study.top[:, 0].tolist() == list(study.answer)
@@ -129,6 +131,19 @@ def test_forgetting_after_consolidation_equals_never_having_seen(tiny: LPM, tmp_
     with tiny.on_store(f"sqlite:///{tmp_path / 'never.db'}") as never:
         never.remember("ann", "I live in Lisbon.", session_id="monday")
         assert torch.equal(_slots(tiny, "ann"), _slots(never, "ann"))
+
+
+def test_a_long_history_is_studied_in_parts_without_what_the_bare_backbone_says_too(lpm: LPM) -> None:
+    chat = lpm.backbone.chat
+    lpm.remember("ann", [{"role": "user", "content": text} for number in range(40) for text in (f"I live in Lisbon for {number} years.", "It rains.")])
+
+    studies = lpm.self_study("ann", ConsolidationRecipe(questions=1))
+
+    assert studies
+    for study in studies:
+        question = [{"role": "user", "content": chat.decode(list(study.question))}]
+        said = chat.decode(list(lpm.backbone.generate(lpm.prompt(None, question)[0], max_new_tokens=16)))
+        assert said.strip() != chat.decode(list(study.answer)).strip()
 
 
 @pytest.fixture(scope="module")
