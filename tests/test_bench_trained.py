@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from lpm_core import LPM, InvalidInputError
 from lpm_core.backbone import Backbone
-from lpm_integrations.bench.arms import Arm, Outcome, make_arm
+from lpm_integrations.bench.arms import Outcome, make_arm
 from lpm_integrations.bench.cases import Case, HistoryTurn
 from lpm_integrations.bench.cases import TestQuestion as Question
 from lpm_integrations.bench.models import ChatAnswerer
@@ -26,16 +27,15 @@ def _case(user_id: str, *said: str) -> Case:
 CASES = (_case("ann", "I live in Lisbon.", "My dog is called Rex."), _case("bob", "I live in Quito.", "My cat is called Momo."))
 
 
-def _studied(engine: LPM, none: Arm) -> Question:
-    """The question of ann's self-study whose answer the bare backbone knows least of."""
+def _studied(engine: LPM, user_id: str) -> list[Question]:
+    """A user's self-study as questions of a benchmark."""
     chat = engine.backbone.chat
-    pairs = [(chat.decode(list(study.question)).strip(), chat.decode(list(study.answer[:-1])).strip()) for study in engine.self_study("ann")]
-    return max((Question("own", text, gold, 4) for text, gold in pairs if text and gold), key=lambda question: _loss(none.answer(CASES[0], question)))
+    pairs = [(chat.decode(list(study.question)).strip(), chat.decode(list(study.answer[:-1])).strip()) for study in engine.self_study(user_id)]
+    return [Question("own", text, gold, 4) for text, gold in pairs if text and gold]
 
 
-def _loss(outcome: Outcome) -> float:
-    assert outcome.nll is not None
-    return outcome.nll
+def _loss(outcomes: Sequence[Outcome]) -> float:
+    return fmean(outcome.nll for outcome in outcomes if outcome.nll is not None)
 
 
 def _fingerprint(engine: LPM) -> str:
@@ -50,21 +50,25 @@ def engine(embedded: LPM) -> Iterator[LPM]:
         yield opened
 
 
-@pytest.mark.parametrize("name", ["lpm+consolidated", "lora", "prompt_tuning"])
-def test_a_trained_arm_learns_each_user_apart_and_leaves_the_backbone_alone(name: str, engine: LPM, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "rate"), [("lpm+consolidated", 0.1), ("lora", None), ("prompt_tuning", None)])
+def test_a_trained_arm_learns_each_user_apart_and_leaves_the_backbone_alone(name: str, rate: float | None, engine: LPM, tmp_path: Path) -> None:
     before = _fingerprint(engine)
 
-    with closing(make_arm("none", engine, tmp_path, 8)) as none, closing(trained_arm(name, engine, tmp_path, 8, None, steps=20)) as arm:
+    with (
+        closing(make_arm("lpm" if name == "lpm+consolidated" else "none", engine, tmp_path, 8)) as untrained,
+        closing(trained_arm(name, engine, tmp_path, 8, rate, steps=20)) as arm,
+    ):
         for case in CASES:
             arm.write(case)
+            untrained.write(case)
         arm.ready()
-        own = _studied(arm.engine, none)
-        ann, bob = (arm.answer(case, own) for case in CASES)
-        bare = none.answer(CASES[0], own)
+        own = _studied(arm.engine, "ann")
+        ann, bob = ([arm.answer(case, question) for question in own] for case in CASES)
+        before_training = [untrained.answer(CASES[0], question) for question in own]
 
-    assert _loss(ann) < min(_loss(bob), _loss(bare))
-    assert [ann.soft_tokens, bob.soft_tokens] == [0 if name == "lora" else engine.weights.config.heads] * 2
-    assert ann.prompt_tokens == bare.prompt_tokens
+    assert _loss(ann) < min(_loss(bob), _loss(before_training))
+    assert {outcome.soft_tokens for outcome in (*ann, *bob)} == {0 if name == "lora" else engine.weights.config.heads}
+    assert [outcome.prompt_tokens for outcome in ann] == [outcome.prompt_tokens for outcome in before_training]
     assert _fingerprint(engine) == before
 
 

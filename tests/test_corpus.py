@@ -32,7 +32,7 @@ def test_no_held_out_wording_or_value_occurs_in_training() -> None:
         for question in person.questions:
             if question.evidence is not None:
                 told = person.turns[question.evidence][1].replace(question.answer, "{v}")
-                assert not [says for says in held_out_says if says in told]
+                assert not [says for says in held_out_says if says.rstrip(".") in told]
     words = set(re.findall(r"[\w']+", text.lower()))
     held_out = [value for pool in _data("values.toml").values() for value in _share(pool["real"], "test")]
     assert not [value for value in held_out if value.lower() in values]

@@ -238,7 +238,7 @@ class Corpus:
                     self._spans.append(span)
                 for word in re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]{3,10}", text):
                     counts[word] = counts.get(word, 0) + 1
-        self._held_out = {text.lower() for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
+        self._held_out = {text.lower().rstrip(".?!") for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
         words = sorted(word for word, count in counts.items() if 2 <= count <= 90 and word.lower() not in held_out)
         self._lexicon = [word for word in words if word.islower()]
         self._names = [word for word in words if not word.islower()]
@@ -340,13 +340,14 @@ class Corpus:
     def _worded(self, fact: FactType, kind: Literal["says", "asks"], rng: random.Random) -> str:
         """One way to tell a fact, or to ask for it: of its own or, in training, by its name in a frame."""
         own: tuple[str, ...] = getattr(fact, kind)
-        chosen = _value_first if self.split == "train" and kind == "says" and rng.random() < 0.25 else tuple
-        if self.split != "train" or (own and rng.random() < 0.75):
-            return _expand(rng.choice(chosen(own)), rng)
+        if self.split != "train":
+            return _expand(rng.choice(own), rng)
+        chosen = _value_first if kind == "says" and rng.random() < 0.25 else tuple
         frames: tuple[str, ...] = chosen(tuple(_data("talk.toml")[kind]))
+        framed = not own or rng.random() >= 0.75
         while True:
-            text = rng.choice(frames).replace("{n}", rng.choice(fact.names))
-            if text.lower() not in self._held_out:
+            text = rng.choice(frames).replace("{n}", rng.choice(fact.names)) if framed else _expand(rng.choice(chosen(own)), rng)
+            if not any(wording in text.lower() for wording in self._held_out):
                 return text
 
     def _blur(self, text: str, share: float, rng: random.Random) -> str:
