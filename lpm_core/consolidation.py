@@ -122,11 +122,11 @@ _Chain = Generator[int, Tensor, None]
 
 
 def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: ConsolidationRecipe, rng: random.Random) -> list[Study]:
-    """About `count` questions after a context, by several questioners side by side; each asks and hears `_ROUNDS` answers."""
+    """About `count` questions after a context, by at most `recipe.batch` questioners side by side; each asks and hears `_ROUNDS` answers."""
     generator = torch.Generator(backbone.device).manual_seed(rng.getrandbits(32))
     starts = torch.tensor(sorted({backbone.chat.content(word)[0] for word in recipe.starts}), dtype=torch.long, device=backbone.device)
     found: list[Study] = []
-    chains = [_questioner(backbone, starts, recipe, generator, found) for _ in range(-(-count // _ROUNDS))]
+    chains = [_questioner(backbone, starts, recipe, generator, found) for _ in range(min(recipe.batch, -(-count // _ROUNDS)))]
     tokens = [next(chain) for chain in chains]
     cache: DynamicCache = backbone.model(input_ids=torch.tensor([list(context)], device=backbone.device), use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(len(chains))
