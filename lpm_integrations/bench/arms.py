@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lpm_integrations.bench.models import ChatAnswerer
     from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
-__all__ = ["ARMS", "Arm", "LPMArm", "Outcome", "Prompt", "arm_names", "make_arm"]
+__all__ = ["ARMS", "Arm", "BareArm", "LPMArm", "Outcome", "Prompt", "arm_names", "make_arm"]
 
 Messages = list[dict[str, str]]
 
@@ -143,10 +143,11 @@ def _chosen(said: Sequence[HistoryTurn], question: TestQuestion) -> tuple[Messag
     return _asked(said, question), tuple(turn.key for turn in said)
 
 
-class _None(Arm):
+class BareArm(Arm):
     """The question alone."""
 
     def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, None]:  # noqa: ARG002 (the base class's signature)
+        """No turns."""
         return _asked((), question), None
 
 
@@ -266,7 +267,7 @@ class _Hybrid(LPMArm):
         self._rag.close()
 
 
-_PLAIN: Final[dict[str, type[Arm]]] = {"none": _None, "shuffled": _Shuffled, "full": _Full, "lpm": LPMArm}
+_PLAIN: Final[dict[str, type[Arm]]] = {"none": BareArm, "shuffled": _Shuffled, "full": _Full, "lpm": LPMArm}
 _RETRIEVING: Final[dict[str, tuple[type[_RAG] | type[_Hybrid], int]]] = {"rag": (_RAG, 5), "hybrid": (_Hybrid, 2)}
 _TRAINED: Final = ("lpm+consolidated", "lora", "prompt_tuning")
 _TUNED = re.compile(r"([a-z_+]+)@([0-9.e-]{1,8})")

@@ -122,8 +122,8 @@ def measure_cost(plan: CostPlan, console: Console, earlier: Any = None) -> Itera
     """The result document, after each shape and length: `complete` is true in the last one. `earlier`: what it has is not measured again.
 
     Each round is a new person: every arm writes the history and answers one question, in an order that rotates; lpm then remembers one more pair of
-    turns. The first round warms up. Time to
-    the first token and total time count from the question, search included; where nothing is searched, from the finished prompt.
+    turns. The first round warms up. Time to the first token and total time count from the question, search included; where nothing is searched,
+    from the finished prompt.
     Raises InvalidInputError if `earlier` is of another run.
     """
     config = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
@@ -286,7 +286,7 @@ def _length(subject: _Subject, length: int, plan: CostPlan, bar: Bar) -> dict[st
     asked = max(used + len(subject.backbone.chat.render([{"role": "user", "content": case.questions[0].text}])) for case, used in drawn) + plan.new_tokens
     skipped = {name: reason for name in plan.measured if (reason := _unfit(subject, asked if name == "full" else subject.soft))}
     names = [name for name in plan.measured if name not in skipped]
-    writing = {name for name in names if subject.engine and name.partition("@")[0] in _WRITING}
+    writing = {name for name in names if name.partition("@")[0] in _WRITING}
     bar.advance(len(skipped) * len(cases))
     with tempfile.TemporaryDirectory(prefix="lpm-cost-") as folder:
         places = {name: Path(folder) / name for name in names}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from lpm_core.backbone import Backbone
 from lpm_core.consolidation import ConsolidationRecipe, Study, answer_logits, distillation_loss
 from lpm_core.engine import LPM
-from lpm_integrations.bench.arms import Arm, LPMArm, Prompt
+from lpm_integrations.bench.arms import Arm, BareArm, LPMArm, Prompt
 from lpm_integrations.bench.cases import Case, TestQuestion
 
 __all__ = ["trained_arm"]
@@ -56,7 +57,7 @@ class _Consolidated(LPMArm):
         self.engine.close()
 
 
-class _Adapted(Arm):
+class _Adapted(BareArm):
     """The question alone, before a backbone with something trained for its user."""
 
     def __init__(self, engine: LPM, folder: Path, max_new_tokens: int, recipe: ConsolidationRecipe) -> None:
@@ -64,9 +65,6 @@ class _Adapted(Arm):
         self.recipe = recipe
         self._log = LPMArm(engine, folder, max_new_tokens)
         self._learned: dict[str, dict[str, Tensor]] = {}  # tensors by user
-
-    def messages(self, case: Case, question: TestQuestion) -> tuple[list[dict[str, str]], None]:  # noqa: ARG002 (the base class's signature)
-        return [{"role": "user", "content": question.text}], None
 
     def write(self, case: Case) -> None:
         self._log.write(case)
@@ -76,9 +74,9 @@ class _Adapted(Arm):
         torch.manual_seed(self.recipe.seed)
         self._learned[case.user_id] = self._train(known[case.user_id], random.Random(f"{self.recipe.seed}/{case.user_id}"))
 
+    @abstractmethod
     def _train(self, studies: Sequence[Study], rng: random.Random) -> dict[str, Tensor]:
         """What is trained for one user, by name."""
-        raise NotImplementedError
 
     def _fit(self, parameters: Sequence[Tensor], studies: Sequence[Study], rng: random.Random) -> Iterator[list[Study]]:
         """Batches to learn from; the gradient that the caller leaves behind is applied when it asks for the next."""
