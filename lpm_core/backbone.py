@@ -142,6 +142,18 @@ class Backbone:
         head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         return cast(Tensor, head(hidden))
 
+    def answer_logits(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], soft: Tensor | None = None) -> Tensor:
+        """Logits [sum of A, V] at the places of answers after their prompts (ids), one answer after the other. `soft` [B, P, d] stands before the prompts."""
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        longest = max(map(len, rows))
+        embeds = self.embeddings[torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.device)]
+        before = 0
+        if soft is not None:
+            embeds, before = torch.cat([soft.to(embeds.dtype), embeds], dim=1), soft.shape[1]
+        places = [(row, before + len(prompts[row]) - 1 + place) for row, answer in enumerate(answers) for place in range(len(answer))]
+        row, column = torch.tensor(places, device=self.device).unbind(1)
+        return self.logits(self.hidden(embeds)[row, column])
+
     def generate(
         self,
         embeds: Tensor,

@@ -255,16 +255,8 @@ def _with_slots(memory: UserMemory, values: Tensor) -> UserMemory:
 def answer_logits(backbone: Backbone, studies: Sequence[Study], soft: Tensor | None = None) -> Tensor:
     """Logits at the answers' positions, one answer after the other: [sum of A, V]. `soft` [B, P, d] stands before the questions."""
     prompts = [_prompt(backbone.chat, study.question) for study in studies]
-    rows = [[*prompt, *study.answer] for prompt, study in zip(prompts, studies, strict=True)]
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=backbone.device)
-    embeds, before = backbone.embeddings[ids], 0
-    if soft is not None:
-        embeds, before = torch.cat([soft.to(embeds.dtype), embeds], dim=1), soft.shape[1]
-    index = [(row, before + len(prompt) - 1 + place) for row, prompt in enumerate(prompts) for place in range(len(studies[row].answer))]
-    chosen = torch.tensor(index, device=ids.device)
     with torch.autocast(backbone.device.type, torch.bfloat16):
-        return backbone.logits(backbone.hidden(embeds)[chosen[:, 0], chosen[:, 1]]).float()
+        return backbone.answer_logits(prompts, [study.answer for study in studies], soft).float()
 
 
 def distillation_loss(logits: Tensor, studies: Sequence[Study]) -> Tensor:

@@ -127,16 +127,12 @@ def answer_loss(
     backbone: Backbone,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of answers after [soft; prompt], one mean per row [Q], and whether every token was the likeliest [Q]."""
-    rows, heads, _ = soft.shape
-    ids = _pad([[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]).to(backbone.device)
-    embeds = torch.cat([soft.to(backbone.embeddings.dtype), backbone.embeddings[ids]], dim=1)
-    hidden = backbone.hidden(embeds)
-    row = torch.tensor([index for index, answer in enumerate(answers) for _ in answer], device=ids.device)
-    column = torch.tensor([len(prompt) + offset for prompt, answer in zip(prompts, answers, strict=True) for offset in range(len(answer))], device=ids.device)
-    logits = backbone.logits(hidden[row, heads + column - 1]).float()
-    targets = ids[row, column]
-    sums = torch.zeros(rows, device=ids.device).index_add(0, row, F.cross_entropy(logits, targets, reduction="none"))
-    wrong = torch.zeros(rows, device=ids.device).index_add(0, row, (logits.argmax(-1) != targets).float())
+    rows = len(answers)
+    logits = backbone.answer_logits(prompts, answers, soft).float()
+    targets = torch.tensor([token for answer in answers for token in answer], device=logits.device)
+    row = torch.tensor([index for index, answer in enumerate(answers) for _ in answer], device=logits.device)
+    sums = torch.zeros(rows, device=logits.device).index_add(0, row, F.cross_entropy(logits, targets, reduction="none"))
+    wrong = torch.zeros(rows, device=logits.device).index_add(0, row, (logits.argmax(-1) != targets).float())
     return sums / torch.bincount(row, minlength=rows), wrong == 0
 
 
