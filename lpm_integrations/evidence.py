@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["SOFT_ONLY", "format_evidence", "strip_evidence", "unfold_transcript"]
+from lpm_core.exceptions import ModelError
+
+__all__ = ["SOFT_ONLY", "format_evidence", "strip_evidence", "unfold_transcript", "without_soft_tokens"]
 
 SOFT_ONLY = "[what the user said before is given as soft tokens]"
 """Stands for a memory that gives no text (recall="soft"), so that a model without soft tokens is noticed."""
@@ -26,6 +28,13 @@ def format_evidence(lines: Sequence[str]) -> str:
 def strip_evidence(text: str) -> str:
     """The text without blocks of `format_evidence` and SOFT_ONLY: for models that read the soft tokens instead."""
     return _BLOCK.sub("", text)
+
+
+def without_soft_tokens(model: str, method: str) -> ModelError:
+    """What to raise where a prompt holds SOFT_ONLY and its model takes no soft tokens. `method` of a memory builds one that does."""
+    return ModelError(
+        f"recall='soft' gives soft tokens alone, and the model {model!r} takes none; use recall='auto' or 'text', or the model that {method}() gives"
+    )
 
 
 def unfold_transcript(text: str) -> list[tuple[str, str]] | None:

@@ -15,7 +15,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
-from lpm_core import LPM, EngineClosedError, InvalidInputError
+from lpm_core import LPM, EngineClosedError, InvalidInputError, ModelError
 from lpm_core.store import MemoryStore
 from lpm_integrations.evidence import SOFT_ONLY, format_evidence, strip_evidence, unfold_transcript
 from lpm_integrations.langchain import ChatLPM, LPMMemory, RAGMemory
@@ -172,9 +172,9 @@ async def test_a_model_without_soft_tokens_is_refused_with_soft_recall_before_it
     memory = _make("lpm", lpm, tmp_path, recall="soft", return_messages=return_messages)
     chain = _conversation(model, memory)
 
-    with pytest.raises(InvalidInputError, match=r"takes none.*recall='auto'"):
+    with pytest.raises(ModelError, match=r"takes none.*recall='auto'"):
         chain.invoke({"input": "I live in Lisbon."})
-    with pytest.raises(InvalidInputError, match=r"takes none.*recall='auto'"):
+    with pytest.raises(ModelError, match=r"takes none.*recall='auto'"):
         await chain.ainvoke({"input": "I live in Lisbon."})
 
     assert lpm.turns("ann") == []

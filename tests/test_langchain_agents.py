@@ -17,7 +17,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, Field
 
-from lpm_core import LPM, InvalidInputError
+from lpm_core import LPM, InvalidInputError, ModelError
 from lpm_integrations.langchain import ChatLPM, LPMMemory, LPMMiddleware, LPMRetriever, RAGMemory, RAGMiddleware
 
 
@@ -151,7 +151,7 @@ def test_an_agent_without_a_user_says_how_to_name_one(kind: str, lpm: LPM, tmp_p
 def test_a_model_without_soft_tokens_is_refused_where_memory_gives_nothing_else(lpm: LPM) -> None:
     agent = create_agent(_script("?"), [], middleware=[LPMMiddleware("ann", engine=lpm, recall="soft")])
 
-    with pytest.raises(InvalidInputError, match=r"recall='auto'"):
+    with pytest.raises(ModelError, match=r"recall='auto'"):
         agent.invoke({"messages": [HumanMessage("Hello.")]})
 
     assert lpm.turns("ann") == []

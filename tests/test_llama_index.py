@@ -22,8 +22,9 @@ from llama_index.core.workflow import Context
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lpm_core import LPM, EngineClosedError, InvalidInputError
+from lpm_core import LPM, EngineClosedError, InvalidInputError, ModelError
 from lpm_core.store import MemoryStore
+from lpm_integrations.evidence import SOFT_ONLY
 from lpm_integrations.llama_index import LPMLLM, EveryTurnMemory, LPMMemory, LPMMemoryBlock, RAGMemory
 
 _TALK = (
@@ -415,9 +416,45 @@ def test_soft_recall_gives_a_marker_and_no_text(lpm: LPM, tmp_path: Path) -> Non
 
     messages = memory.get("What is my dog called?")
 
-    assert [message.content for message in messages] == [""]
+    assert [message.content for message in messages] == [SOFT_ONLY]
     assert messages[0].additional_kwargs == {"lpm": {"user_id": "ann", "store_id": lpm.store.id}}
     assert "Rex" in str(LPMLLM(engine=lpm).chat([*messages, _user("What is my dog called?")]))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the chat engine's own thread raises it, too
+@modes
+@pytest.mark.parametrize("engine_class", [SimpleChatEngine, ContextChatEngine, CondensePlusContextChatEngine])
+@pytest.mark.parametrize("kind", [MockLLM, MockFunctionCallingLLM])
+async def test_an_llm_without_soft_tokens_is_refused_with_soft_recall(kind: Any, engine_class: Any, mode: str, lpm: LPM, tmp_path: Path) -> None:
+    memory = _talked("lpm", lpm, tmp_path, recall="soft")
+    llm = kind(is_chat_model=True)
+    engine = engine_class.from_defaults(**{} if engine_class is SimpleChatEngine else {"retriever": _Office()}, memory=memory, llm=llm)
+
+    with pytest.raises(ModelError, match=r"'Mock\w*' takes none.*recall='auto'.*as_llm\(\)"):
+        await _chat(engine, "What is my dog called?", mode)
+
+    assert [turn.content for turn in lpm.turns("ann", session_id="tuesday")].count("What is my dog called?") <= 1
+    assert "Rex" in str(memory.as_llm().chat([*memory.get("What is my dog called?"), _user("What is my dog called?")]))
+    assert llm.chat([_user("Hello.")])  # without such a memory it answers as before
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("agent_class", [FunctionAgent, ReActAgent])
+async def test_an_agent_without_soft_tokens_is_refused_with_soft_recall(agent_class: Any, streaming: bool, lpm: LPM, tmp_path: Path) -> None:
+    memory = _talked("lpm", lpm, tmp_path, recall="soft")
+    agent = agent_class(tools=[], llm=MockFunctionCallingLLM(is_chat_model=True), streaming=streaming, system_prompt="Be brief.")
+
+    with pytest.raises(Exception, match=r"takes none.*recall='auto'"):  # a workflow wraps what its steps raise
+        await agent.run("What is my dog called?", memory=memory)
+
+
+async def test_an_llm_without_soft_tokens_is_refused_with_a_soft_block(lpm: LPM, tmp_path: Path) -> None:
+    lpm.remember("ann", "My dog is called Rex.")
+    memory = _every_turn(tmp_path, "s", LPMMemoryBlock("ann", engine=lpm, recall="soft"))
+    asked = [*await memory.aget("What is my dog called?"), _user("What is my dog called?")]
+
+    with pytest.raises(ModelError, match="takes none"):
+        await MockLLM(is_chat_model=True).achat(asked)
 
 
 def test_text_recall_gives_text_and_no_marker(lpm: LPM, tmp_path: Path) -> None:

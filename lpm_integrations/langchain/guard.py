@@ -11,8 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from lpm_core.exceptions import InvalidInputError
-from lpm_integrations.evidence import SOFT_ONLY
+from lpm_integrations.evidence import SOFT_ONLY, without_soft_tokens
 from lpm_integrations.langchain.messages import text_of
 
 __all__ = ["guard_soft_tokens"]
@@ -35,10 +34,7 @@ class _SoftTokensOnly(BaseCallbackHandler):
     def _check(texts: Iterable[str], run: dict[str, Any]) -> None:
         kind = run.get("invocation_params", {}).get("_type")
         if kind != "lpm" and any(SOFT_ONLY in text for text in texts):
-            raise InvalidInputError(
-                f"recall='soft' gives soft tokens alone, and the model {kind or run.get('name')!r} takes none; "
-                "use recall='auto' or 'text', or the model that as_chat_model() gives"
-            )
+            raise without_soft_tokens(str(kind or run.get("name")), "as_chat_model")
 
 
 _GUARD: ContextVar[Any] = ContextVar("lpm_soft_tokens_only", default=_SoftTokensOnly())  # noqa: B039 (it holds no state)

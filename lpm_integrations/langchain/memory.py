@@ -28,7 +28,7 @@ class LPMMemory(PersonalMemory):
 
     recall: "soft" passes a marker that `as_chat_model()` turns into soft tokens, with no history text in the prompt;
     "text" passes the turns that the read attention points to, for any other chat model; "auto" passes both, and an LPM
-    model drops the text. Another model that gets a prompt of a "soft" memory raises InvalidInputError, before it runs.
+    model drops the text. Another model that gets a prompt of a "soft" memory raises ModelError, before it runs.
     Raises InvalidInputError, ModelError, StoreError.
     """
 

@@ -55,6 +55,10 @@ class PersonalMemory(BaseMemory):
         """`additional_kwargs` of the message that stands for the memory."""
         return {}
 
+    def _placeholder(self) -> str:
+        """What the message says where no text is known."""
+        return ""
+
     @classmethod
     def class_name(cls) -> str:
         """The class's own name."""
@@ -76,7 +80,7 @@ class PersonalMemory(BaseMemory):
         version, turns = self._read()
         recent = self._window(turns)
         query = (input or "").strip() or last_question([*map(as_message, turns), *self.in_progress])
-        return [*memory_message(self._recall(query, version, recent), self._marker()), *_copies(self.instructions), *recent]
+        return [*memory_message(self._recall(query, version, recent), self._marker(), self._placeholder()), *_copies(self.instructions), *recent]
 
     def _recall(self, query: str, version: Hashable, recent: Sequence[ChatMessage]) -> list[str]:
         """Evidence for the query; agents ask two or three times a turn, so the last answer is kept."""

@@ -42,7 +42,7 @@ class LPMMemoryBlock(Remembering, BaseMemoryBlock[list[ChatMessage]]):
     def _recall(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         query = last_question(messages)
         lines = self._evidence(query, frozenset(text_of(message) for message in messages)) if query else []
-        return memory_message(lines, self._marker())
+        return memory_message(lines, self._marker(), self._placeholder())
 
     async def _aput(self, messages: list[ChatMessage]) -> None:
         sessions: dict[str, list[ChatMessage]] = {}

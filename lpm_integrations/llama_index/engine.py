@@ -11,6 +11,8 @@ from pydantic import BaseModel, PrivateAttr
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
 from lpm_integrations.engines import shared_engine
+from lpm_integrations.evidence import SOFT_ONLY
+from lpm_integrations.llama_index.guard import guard_soft_tokens
 from lpm_integrations.llama_index.messages import StoredTurn
 from lpm_integrations.marker import memory_marker
 
@@ -66,8 +68,8 @@ class Remembering(OnEngine):
 
     recall: "soft" passes a marker that `as_llm()` turns into soft tokens, with no history text in the prompt; "text"
     passes the turns that the read attention points to, for any other LLM; "auto" passes both, and an LPM model drops the
-    text. Use "text" with LLMs whose integration sends `additional_kwargs` to an API that refuses unknown fields. LlamaIndex
-    lets no memory see the LLM that reads it, so "soft" before another LLM is no memory at all, without an error.
+    text. With "soft", a chat of another LLM raises ModelError. Use "text" with LLMs whose integration sends
+    `additional_kwargs` to an API that refuses unknown fields.
     """
 
     user_id: str = "default"
@@ -79,6 +81,12 @@ class Remembering(OnEngine):
             return []
         lines = (item.turn.content for item in self.engine.recall(self.user_id, query).evidence)
         return [line for line in lines if line not in shown]
+
+    def _placeholder(self) -> str:
+        if self.recall != "soft":
+            return ""
+        guard_soft_tokens()
+        return SOFT_ONLY
 
     def _marker(self) -> dict[str, Any]:
         return {} if self.recall == "text" else memory_marker(self.user_id, self.engine.store.id)

@@ -21,9 +21,9 @@ class LPMMemory(Remembering, PersonalMemory):
     user_id, session_id: opaque strings. store, model, memory: as in `LPM.from_pretrained`; or pass an open `engine`.
     window: how many of the session's last messages stay verbatim. recall: "soft" gives a marker that `as_llm()` turns
     into soft tokens, with no history text in the prompt; "text" gives the turns that the read attention points to, for
-    any other LLM; "auto" gives both, and an LPM model drops the text. Use "text" with LLMs whose integration sends
-    `additional_kwargs` to an API that refuses unknown fields; "soft" before another LLM than `as_llm()` is no memory at all,
-    which no memory of LlamaIndex can notice. Raises InvalidInputError, ModelError, StoreError.
+    any other LLM; "auto" gives both, and an LPM model drops the text. With "soft", a chat of another LLM raises
+    ModelError. Use "text" with LLMs whose integration sends `additional_kwargs` to an API that refuses unknown fields.
+    Raises InvalidInputError, ModelError, StoreError.
     """
 
     def __init__(

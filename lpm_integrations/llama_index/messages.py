@@ -78,9 +78,9 @@ def last_question(messages: Sequence[ChatMessage]) -> str:
     return next((text for message in reversed(messages) if role_of(message) == "user" and (text := text_of(message).strip())), "")
 
 
-def memory_message(lines: Sequence[str], marked: dict[str, Any]) -> list[ChatMessage]:
-    """The system message that stands for the memory: remembered turns as text, and the marker; none without either."""
-    known = format_evidence(list(dict.fromkeys(lines)))
+def memory_message(lines: Sequence[str], marked: dict[str, Any], instead: str = "") -> list[ChatMessage]:
+    """The system message that stands for the memory: remembered turns as text (`instead` without any), and the marker; none without either."""
+    known = format_evidence(list(dict.fromkeys(lines))) or instead
     return [ChatMessage(known, role=MessageRole.SYSTEM, additional_kwargs=marked)] if known or marked else []
 
 
