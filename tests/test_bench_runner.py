@@ -297,6 +297,20 @@ def test_two_arms_are_compared_on_the_questions_they_share() -> None:
         compare(result, "a", "old")
 
 
+def test_of_two_likelihoods_the_lower_nll_wins() -> None:
+    result = {
+        "arms": {"a": {"gold_nlls": {"4": {"q1": 1.0, "q2": 2.0, "q3": 2.0}, "5": {}}}, "b": {"gold_nlls": {"4": {"q1": 3.0, "q2": 2.5, "q3": 1.0}, "5": {}}}}
+    }
+
+    found = compare(result, "a", "b", measure="gold_nlls")
+
+    assert list(found) == ["overall", "4"]
+    assert (found["4"]["wins"], found["4"]["losses"]) == (2, 1)
+    assert found["overall"]["difference"] == pytest.approx(-0.5)
+    with pytest.raises(DatasetError, match="scores"):
+        compare(result, "a", "b")
+
+
 def test_the_page_shows_every_arm_and_needs_nothing_from_outside(tiny: LPM) -> None:
     odd = {"id": "q<1>", "error": "Bad & <b>"}
     result = go(tiny, ("none", "rag@1", "lpm"))
@@ -416,6 +430,7 @@ def test_commands_from_data_to_report(tiny_folder: Path, tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.partial"))
     assert json.loads(lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none", "--json"))["overall"]["n"] == 3
     assert "sign test" in lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none")
+    assert "NLL of gold answers" in lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none", "--nll")
     persona = json.loads((tmp_path / "persona.json").read_text("utf-8"))
     assert set(persona["arms"]) == {"none", "lpm"}
     assert (persona["config"]["skipped_without_context"], persona["config"]["longest_option"]) == (1, 1.0)

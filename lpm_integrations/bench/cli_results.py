@@ -28,6 +28,7 @@ def table(results: Results) -> None:
 def compare(
     result: Annotated[Path, typer.Argument(help="A result document.")],
     arms: Annotated[str, typer.Option(help="The two arms, with a comma between them: lpm,rag.")],
+    nll: Annotated[bool, typer.Option("--nll", help="Compare how unlikely the gold answers were (lower wins), not the scores.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Two arms on the same questions: the mean difference with its 95 % paired bootstrap interval, and an exact sign test."""
@@ -41,12 +42,12 @@ def compare(
     if len(names) != 2 or names[0] == names[1]:
         raise InvalidInputError(f"--arms {arms!r}: name two different arms, as in lpm,rag")
     document = read_result(result)
-    found = compared(document, *names)
+    found = compared(document, *names, measure="gold_nlls" if nll else "scores")
     if as_json:
         typer.echo(json.dumps(found))
         return
     titles = category_names(document["benchmark"])
-    shown = Table(title=f"{document['benchmark']}: {names[0]} - {names[1]}")
+    shown = Table(title=f"{document['benchmark']}{', NLL of gold answers' if nll else ''}: {names[0]} - {names[1]}")
     for heading in ("", "n", *names, "difference", "95 % interval", "won", "lost", "sign test p"):
         shown.add_column(heading, justify="right" if heading else "left")
     for key, row in found.items():

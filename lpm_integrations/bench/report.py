@@ -105,10 +105,17 @@ def _comparisons(document: Mapping[str, Any]) -> str:
     lines = []
     for base, arm in _pairs(document["arms"], "scores"):
         row = compare(document, base, arm)["overall"]
-        low, high = row["interval"]
-        difference = f"{row['difference']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
-        lines.append([f"{escape(base)} - {escape(arm)}", str(row["n"]), difference, str(row["wins"]), str(row["losses"]), f"{row['p']:.3g}"])
-    return _table("Paired comparison, question by question", ["arms", "n", "difference", "won", "lost", "sign test p"], lines) if lines else ""
+        likely = all("gold_nlls" in document["arms"][name] for name in (base, arm))
+        nll = _difference(compare(document, base, arm, measure="gold_nlls")["overall"]) if likely else "–"
+        cells = [str(row["n"]), _difference(row), str(row["wins"]), str(row["losses"]), f"{row['p']:.3g}", nll]
+        lines.append([f"{escape(base)} - {escape(arm)}", *cells])
+    headings = ["arms", "n", "difference", "won", "lost", "sign test p", "gold NLL"]
+    return _table("Paired comparison, question by question", headings, lines) if lines else ""
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{row['difference']:+.3f}<small>{low:+.3f} to {high:+.3f}</small>"
 
 
 def _pairs(arms: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[str, str]]:

@@ -171,6 +171,13 @@ def _summary(answered: _Answered, keep_answers: bool) -> dict[str, Any]:
     recalls = [row["recall"] for row in rows if row.get("recall") is not None]
     categories = sorted({question.category for question, _ in answered})
     tags = sorted({tag for question, _ in answered for tag in question.tags})
+
+    def by_question(key: str, digits: int) -> dict[str, dict[str, float]]:
+        return {
+            str(number): {question.id: round(row[key], digits) for question, row in answered if question.category == number and row[key] is not None}
+            for number in categories
+        }
+
     summary: dict[str, Any] = {
         "overall": mean(answered),
         "categories": {str(number): mean([item for item in answered if item[0].category == number]) for number in categories},
@@ -189,7 +196,8 @@ def _summary(answered: _Answered, keep_answers: bool) -> dict[str, Any]:
                 ("total_ms", statistics.median, 2),
             )
         },
-        "scores": {str(number): {question.id: row["score"] for question, row in answered if question.category == number} for number in categories},
+        "scores": by_question("score", 4),
+        **({"gold_nlls": by_question("nll", 3)} if losses else {}),
     }
     if recalls:
         retrieved = round(statistics.fmean(row["retrieved"] for row in rows), 2)

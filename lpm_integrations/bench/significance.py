@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import comb
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -34,19 +34,23 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * sum(comb(total, count) for count in range(fewer + 1)) / (1 << total))
 
 
-def compare(result: Mapping[str, Any], first: str, second: str, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+def compare(
+    result: Mapping[str, Any], first: str, second: str, *, measure: Literal["scores", "gold_nlls"] = "scores", seed: int = 0
+) -> dict[str, dict[str, Any]]:
     """Two arms of a result document on the questions they share: "overall", then by category id.
 
-    difference is the mean of first - second over questions, interval its 95 % paired bootstrap interval, p the sign test's.
-    Raises InvalidInputError for an arm that is not in the document, DatasetError for a document without scores by question.
+    measure: the scores, or the negative log-likelihoods of the gold answers, of which the lower one wins. difference is the
+    mean of first - second over questions, interval its 95 % paired bootstrap interval, p the sign test's.
+    Raises InvalidInputError for an arm that is not in the document, DatasetError for a document without the measure by question.
     """
-    sides = [_scores(result, arm) for arm in (first, second)]
+    sides = [_by_question(result, arm, measure) for arm in (first, second)]
+    better = 1 if measure == "scores" else -1
     compared: dict[str, dict[str, Any]] = {}
     pairs = {key: [(sides[0][key][name], sides[1][key][name]) for name in sides[0][key] if name in sides[1].get(key, {})] for key in sides[0]}
     for key, both in {"overall": [pair for chosen in pairs.values() for pair in chosen], **pairs}.items():
         if both:
             differences = [one - other for one, other in both]
-            wins, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+            wins, losses = (sum(value * sign > 0 for value in differences) for sign in (better, -better))
             compared[key] = {
                 "n": len(both),
                 "first": sum(one for one, _ in both) / len(both),
@@ -62,11 +66,11 @@ def compare(result: Mapping[str, Any], first: str, second: str, *, seed: int = 0
     return compared
 
 
-def _scores(result: Mapping[str, Any], arm: str) -> Mapping[str, Mapping[str, float]]:
+def _by_question(result: Mapping[str, Any], arm: str, measure: str) -> Mapping[str, Mapping[str, float]]:
     arms: Mapping[str, Any] = result.get("arms", {})
     if arm not in arms:
         raise InvalidInputError(f"the result has no arm {arm!r}; it has {', '.join(arms) or 'none'}")
-    scores: Mapping[str, Mapping[str, float]] | None = arms[arm].get("scores")
-    if not scores:
-        raise DatasetError(f"the arm {arm!r} has no scores by question: it is of an earlier version; run the benchmark again")
-    return scores
+    values: Mapping[str, Mapping[str, float]] | None = arms[arm].get(measure)
+    if not values:
+        raise DatasetError(f"the arm {arm!r} has no {measure} by question: it is of an earlier version, or was not asked for them; run the benchmark again")
+    return values
