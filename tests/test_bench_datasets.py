@@ -13,7 +13,7 @@ import pytest
 from lpm_core.exceptions import DatasetError
 from lpm_integrations.bench.cases import personamem_cases
 from lpm_integrations.bench.datasets.longmemeval import ABSTENTION, load_longmemeval
-from lpm_integrations.bench.datasets.own import load_own
+from lpm_integrations.bench.datasets.own import HANDWRITTEN, load_own
 from lpm_integrations.bench.datasets.personamem import PersonaMem, load_personamem, longest_option, parse_choice
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/personamem"
@@ -161,6 +161,20 @@ OWN: dict[str, Any] = {
     "history": [{"role": "user", "content": "I moved to Oslo.", "at": "2024-05-17T09:30:00"}, {"role": "assistant", "content": "Nice.", "id": "t1"}],
     "questions": [{"question": "Where do I live?", "answer": "Oslo", "evidence": ["0", "t1"]}, {"question": "What is my cat called?"}],
 }
+
+
+def test_the_people_written_by_hand_say_what_they_are_asked() -> None:
+    cases = load_own(HANDWRITTEN)
+
+    assert len(cases) >= 15
+    assert sum(len(case.questions) for case in cases) >= 120
+    for case in cases:
+        said = {turn.key: turn.content.casefold() for turn in case.turns}
+        assert [question.gold is None for question in case.questions].count(True) == 2
+        for question in case.questions:
+            assert (question.gold is None) is (question.category == 5)
+            if question.gold is not None and question.category != 2:  # dates may have to be worked out
+                assert any(question.gold.casefold() in said[key] for key in question.evidence), question
 
 
 def test_an_own_history_needs_little(tmp_path: Path) -> None:

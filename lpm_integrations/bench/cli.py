@@ -152,6 +152,29 @@ def probes(
 
 
 @app.command()
+def handwritten(
+    arms: Arms = "none,shuffled,full,rag,lpm",
+    keep_answers: KeepAnswers = False,
+    out: Out = None,
+    resume: Resume = False,
+    jobs: Jobs = 1,
+    model: Model = None,
+    memory: Memory = None,
+    answerer: ChatModel = None,
+    judge: JudgeModel = None,
+) -> None:
+    """People written by hand, who talk the way people talk: outside every template of the training. Score: exact match."""
+    from lpm_integrations.bench.arms import arm_names
+    from lpm_integrations.bench.datasets.own import HANDWRITTEN, load_own
+
+    names = arm_names(arms)
+    cases = load_own(HANDWRITTEN)
+    config = {"data": HANDWRITTEN.name, "people": len(cases), "score": "exact match of words", "abstention": UNKNOWN}
+    options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
+    _run("handwritten", cases, names, lambda answer, question: exact(answer, question.gold or UNKNOWN), config, out, **options)
+
+
+@app.command()
 def locomo(
     data: Annotated[Path, typer.Option(help="locomo10.json, or a file of the same format.")],
     arms: Arms = "none,full,rag,lpm",

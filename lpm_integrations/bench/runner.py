@@ -236,6 +236,7 @@ def _questions(cases: Sequence[Case], results: Mapping[str, Any]) -> dict[str, A
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "probes": {"4": "told", "5": "never told", "known_words": "known words", "open_vocabulary": "invented"},
     "locomo": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
+    "handwritten": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
     "own": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
     "personamem": {str(number): f"{number} {name}" for number, name in enumerate(personamem.QUESTION_TYPES, start=1)},
     "longmemeval": {str(number): f"{number} {name}" for number, name in enumerate((*longmemeval.QUESTION_TYPES, "abstention"), start=1)},

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpm_core.exceptions import DatasetError
 from lpm_integrations.bench.cases import NEVER_TOLD, Case, HistoryTurn, TestQuestion
 
-__all__ = ["load_own"]
+__all__ = ["HANDWRITTEN", "load_own"]
+
+HANDWRITTEN: Final = Path(__file__).with_name("handwritten.jsonl")
+"""Invented people, written by hand: no training sees them."""
 
 _WAY_OUT = 'a line is {"user_id": …, "history": [{"role", "content", …}], "questions": [{"question", "answer", …}]}'
 
