@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lpm_core.exceptions import InvalidInputError
+from lpm_core.training.embedded import environment
 from lpm_integrations.bench.datasets.locomo import Conversation
 from lpm_integrations.bench.files import read_json, write_json
 from lpm_integrations.bench.mem0_protocol import add_calls, answer_row, score_row, summary, user_ids
@@ -67,7 +68,7 @@ def run_mem0(
     write_json(scores, folder / "scores.json")
     document = {"benchmark": "mem0", **summary(results, scores), "config": wanted}
     document |= {"add_calls": sum(state["added"].values()), "add_seconds": round(state["add_seconds"], 2)}
-    document |= {"memories_left_out_of_prompts": state["left_out"], "failures": state["failures"]}
+    document |= {"memories_left_out_of_prompts": state["left_out"], "failures": state["failures"], "environment": environment()}
     write_json(document, folder / "summary.json")
     return document
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lpm_core.exceptions import InvalidInputError
@@ -45,7 +46,7 @@ class BackboneAnswerer:
     """The engine's frozen backbone, greedy, without memory: what it knows is in the prompt."""
 
     def __init__(self, engine: LPM, max_new_tokens: int = 24) -> None:
-        self.name = engine.backbone.name
+        self.name = f"{Path(engine.backbone.name).name} {engine.backbone.fingerprint}"
         self._engine, self._room = engine, max_new_tokens
 
     def fits(self, prompt: str) -> bool:
