@@ -79,3 +79,32 @@ def test_words_of_human_dialogue_stand_in_for_values_but_never_held_out_ones() -
     values = {corpus.value("food", rng)[0] for _ in range(2000)}
 
     assert not any("lasagna" in value for value in values)
+
+
+def test_what_changes_is_told_anew_later_and_asked_for_both_ways() -> None:
+    for split in ("train", "validation", "test"):
+        people = list(Corpus(split).people(5, 40, 6, updates=0.5, questions=12))
+        kinds = {question.kind for person in people for question in person.questions}
+        assert kinds == {"single", "update", "earlier"}
+        for person in people:
+            of = {kind: {question.key: question for question in person.questions if question.kind == kind} for kind in kinds}
+            for key, earlier in of["earlier"].items():
+                assert earlier.evidence is not None
+                assert earlier.answer.lower() in person.turns[earlier.evidence][1].lower()
+                if update := of["update"].get(key):
+                    assert update.evidence is not None
+                    assert update.evidence >= earlier.evidence
+                    assert update.answer.lower() in person.turns[update.evidence][1].lower()
+                    assert update.answer != earlier.answer
+
+
+def test_without_updates_people_are_as_before() -> None:
+    assert all(question.kind == "single" for person in Corpus("test").people(0, 20, 8) for question in person.questions)
+
+
+def test_frames_of_changes_are_held_out() -> None:
+    for kind in ("changes", "now", "earlier"):
+        frames = _data("talk.toml")[kind]
+        shown = {split: set(_wordings(frames, split)) for split in ("train", "validation", "test")}
+        assert all(shown.values())
+        assert sum(map(len, shown.values())) == len(frames) == len(set.union(*shown.values()))

@@ -59,6 +59,7 @@ class BackboneRecipe:
     dialogue_share: float = 0.12
     questions: int = 14
     unknown_share: float = 0.12
+    update_share: float = 0.2
     tool_share: float = 0.1
     notes_share: float = 0.12
     tokenizer_people: int = 3000
@@ -204,7 +205,8 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
         load_optimizers(optimizers, moments)
     report.say(f"backbone of {sum(p.numel() for p in model.parameters()):,} parameters, from step {state['step']} of {recipe.steps}")
     pad = tokenizer.pad_token_id
-    probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
+    unseen = Corpus("validation")
+    probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5)]
     for step in report.steps(state["step"], recipe.steps, "backbone"):
         torch.manual_seed(recipe.seed + step)
         ids, weights = _batch(_lessons(recipe, corpus, chat, step), pad)
@@ -243,7 +245,8 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
             continue
         kit = rng.randint(1, 2) if tools else 0
         told = rng.randint(1, 5) if tools else facts
-        person = corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit)
+        updates = recipe.update_share if rng.random() < 0.5 else 0.0
+        person = corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit, updates=updates)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         if rng.random() < recipe.notes_share:
             noted, person = _noted(person, rng.choice(corpus.notes), corpus.talk(rng) if rng.random() < 0.5 else (), rng)
@@ -254,8 +257,8 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
 
 @torch.inference_mode()
 def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
-    """Share of answers whose every token is the likeliest one, with the dialogue in context; open vocabulary apart."""
-    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": []}
+    """Share of answers whose every token is the likeliest one, with the dialogue in context; by kind, open vocabulary apart."""
+    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": []}
     for person in people:
         ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
         with torch.autocast(model.device.type, torch.bfloat16):
@@ -263,7 +266,8 @@ def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Pe
         right, inside = (best == ids[0, 1:]).tolist(), (weights[0, 1:] > 0).tolist()
         spans = [list(group) for learned, group in groupby(range(len(inside)), key=inside.__getitem__) if learned]
         for question, span in zip(person.questions, spans, strict=True):
-            kind = "untold" if question.evidence is None else "open" if question.open_vocabulary else "known"
+            kind: str = "untold" if question.evidence is None else question.kind
+            kind = ("open" if question.open_vocabulary else "known") if kind == "single" else kind
             scores[kind].append(all(right[position] for position in span))
     return {kind: sum(row) / len(row) for kind, row in scores.items() if row}
 

@@ -108,6 +108,7 @@ class Tool:
 class Question:
     """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told.
 
+    `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it.
     With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
     value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
     """
@@ -117,6 +118,7 @@ class Question:
     key: str
     evidence: int | None
     open_vocabulary: bool = False
+    kind: Literal["single", "update", "earlier"] = "single"
     tool: Tool | None = None
     result: str = ""
     reply: str = ""
@@ -374,12 +376,40 @@ class Corpus:
                 text = text.lower()
         return text
 
+    def _unlike(self, fact: FactType, others: Iterable[tuple[str, bool]], rng: random.Random) -> tuple[str, bool]:
+        """A value for a fact that is none of the others."""
+        taken = {value for value, _ in others}
+        while (value := self.value(fact.pool, rng))[0] in taken:
+            pass
+        return value
+
+    def _change(self, text: str, old: str, rng: random.Random) -> str:
+        """A sentence that tells a new value, as one says it when the old one no longer holds."""
+        frame = rng.choice(_wordings(_data("talk.toml")["changes"], self.split))
+        if frame.startswith("I told you") and not text.startswith(_NO_LOWERCASE):
+            text = text[0].lower() + text[1:]
+        text = frame.replace("{o}", old).replace("{s}", text)
+        return text[0].upper() + text[1:]
+
+    def _framed(self, kind: str, fact: FactType, rng: random.Random) -> str:
+        """A question about the value of now, or the earlier one, by the fact's name."""
+        return rng.choice(_wordings(_data("talk.toml")[kind], self.split)).replace("{n}", rng.choice(fact.names))
+
     # ---------------------------------------------------------------- people
 
     def person(
-        self, rng: random.Random, facts: int, *, talk: float = 1.0, questions: int = 6, unknown: float = 0.2, sessions: int = 2, tools: int = 0
+        self,
+        rng: random.Random,
+        facts: int,
+        *,
+        talk: float = 1.0,
+        questions: int = 6,
+        unknown: float = 0.2,
+        sessions: int = 2,
+        tools: int = 0,
+        updates: float = 0.0,
     ) -> Person:
-        """A person who tells `facts` facts with about `talk` exchanges of small talk after each.
+        """A person who tells `facts` facts with about `talk` exchanges of small talk after each, and a share `updates` of them later anew.
 
         `questions` are asked about them, a share `unknown` of these about facts that were never told; with `tools` at
         hand, a third of them are requests that need a tool.
@@ -391,20 +421,26 @@ class Corpus:
         told, untold = types[:facts], types[facts:]
         values: dict[str, tuple[str, bool]] = {}
         for fact in told:
-            value = self.value(fact.pool, rng)
-            while value[0] in {other for other, _ in values.values()}:
-                value = self.value(fact.pool, rng)
-            values[fact.key] = value
+            values[fact.key] = self._unlike(fact, values.values(), rng)
+        pending: list[tuple[FactType, str, str | None]] = [(fact, values[fact.key][0], None) for fact in told]  # what to tell, in place of what
+        old: dict[str, tuple[str, bool]] = {}
+        for fact in [fact for fact in told if updates and rng.random() < updates]:
+            old[fact.key], values[fact.key] = values[fact.key], self._unlike(fact, [*values.values(), *old.values()], rng)
+            first = next(place for place, (other, _, _) in enumerate(pending) if other is fact)
+            pending.insert(rng.randint(first + 1, len(pending)), (fact, values[fact.key][0], old[fact.key][0]))
         turns: list[Message] = []
         marks: list[int] = []
         where: dict[str, int] = {}
-        pending = list(told)
+        before: dict[str, int] = {}
+        count = len(pending)
         while pending:
             batch, pending = (pending[:2], pending[2:]) if len(pending) > 1 and rng.random() < 0.12 else (pending[:1], pending[1:])
-            session = (facts - len(pending) - 1) * sessions // max(1, facts)
-            for fact in batch:
-                where[fact.key] = len(turns)
-            said = [self._say(fact, values[fact.key][0], rng) for fact in batch]
+            session = (count - len(pending) - 1) * sessions // max(1, count)
+            said = []
+            for fact, value, instead in batch:
+                (before if fact.key in old and instead is None else where)[fact.key] = len(turns)
+                text = self._say(fact, value, rng)
+                said.append(text if instead is None else self._change(text, instead, rng))
             exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(_share(_data("talk.toml")["acks"], self.split)))]]
             exchanges += [self.talk(rng) for _ in range(int(talk + rng.random()))]
             for exchange in exchanges:
@@ -419,9 +455,14 @@ class Corpus:
             elif rng.random() < unknown:
                 other = rng.choice(untold)
                 asked.append(Question(self._ask(other, rng), UNKNOWN, other.key, None))
+            elif fact.key in old and rng.random() < 0.35:
+                answer, is_open = old[fact.key]
+                asked.append(Question(self._framed("earlier", fact, rng), answer, fact.key, before[fact.key], is_open, "earlier"))
             else:
                 answer, is_open = values[fact.key]
-                asked.append(Question(self._ask(fact, rng), answer, fact.key, where[fact.key], is_open))
+                changed = fact.key in old
+                text = self._framed("now", fact, rng) if changed and rng.random() < 0.4 else self._ask(fact, rng)
+                asked.append(Question(text, answer, fact.key, where[fact.key], is_open, "update" if changed else "single"))
         return Person(tuple(turns), tuple(marks), tuple(asked), kit)
 
     def _kit(self, rng: random.Random, count: int, told: Sequence[str]) -> tuple[Tool, ...]:
@@ -442,7 +483,7 @@ class Corpus:
         text = rng.choice(tool.direct).replace("{v}", value) if named else rng.choice(tool.requests)
         call = json.dumps({"name": tool.name, "arguments": {tool.parameter: value}}, ensure_ascii=False)
         evidence = None if named else where[tool.fact]
-        return Question(text, call, tool.fact, evidence, is_open, tool, json.dumps({tool.field: result}, ensure_ascii=False), reply)
+        return Question(text, call, tool.fact, evidence, is_open, tool=tool, result=json.dumps({tool.field: result}, ensure_ascii=False), reply=reply)
 
     def people(self, seed: int, count: int, facts: int, **options: Any) -> Iterator[Person]:
         """`count` people that depend on split and seed alone."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -47,13 +48,18 @@ def compare(
         typer.echo(json.dumps(found))
         return
     titles = category_names(document["benchmark"])
-    shown = Table(title=f"{document['benchmark']}{', NLL of gold answers' if nll else ''}: {names[0]} - {names[1]}")
-    for heading in ("", "n", *names, "difference", "95 % interval", "won", "lost", "sign test p"):
-        shown.add_column(heading, justify="right" if heading else "left")
+    shown = Table(
+        title=f"{document['benchmark']}{', NLL of gold answers' if nll else ''}: {names[0]} - {names[1]}",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for heading in ("", "n", *names, "difference", "95 % interval", "won", "lost", "sign p"):
+        shown.add_column(heading, justify="right" if heading else "left", overflow="fold", no_wrap=not heading)
     for key, row in found.items():
         low, high = row["interval"]
-        numbers = (f"{row['n']}", f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['difference']:+.3f}", f"{low:+.3f} to {high:+.3f}")
-        shown.add_row(titles.get(key, key), *numbers, f"{row['wins']}", f"{row['losses']}", f"{row['p']:.3g}")
+        numbers = (f"{row['n']}", f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['difference']:+.3f}", f"{low:+.3f} {high:+.3f}")
+        shown.add_row(titles.get(key, key), *numbers, f"{row['wins']}", f"{row['losses']}", f"{row['p']:.2g}")
     Console().print(shown)
 
 

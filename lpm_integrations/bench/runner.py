@@ -14,6 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -272,17 +273,15 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def print_table(result: Mapping[str, Any], console: Console) -> None:
-    """Scores and costs of a result document, one arm a row; two tables, so that both fit a narrow terminal."""
-    table = rows(result)
-    split = len(table[0]) - len(_COSTS)
+    """Scores and costs of a result document, one arm a column, so that a narrow terminal shows them whole."""
+    headings, *lines = zip(*rows(result), strict=True)
     asked = next(iter(result["arms"].values()))["n"]
-    for title, columns in ((f"{result['benchmark']}: scores on {asked} questions", range(1, split)), ("cost of a question", range(split, len(table[0])))):
-        shown = Table(title=title)
-        for index in (0, *columns):
-            shown.add_column(table[0][index], justify="right" if index else "left")
-        for line in table[1:]:
-            shown.add_row(*(line[index] for index in (0, *columns)))
-        console.print(shown)
+    shown = Table(title=f"{result['benchmark']}: {asked} questions", box=SIMPLE_HEAD)
+    for name in headings:
+        shown.add_column(name, justify="right" if shown.columns else "left", overflow="fold")
+    for number, line in enumerate(lines, start=1):
+        shown.add_row(*line, end_section=number == len(lines) - len(_COSTS))
+    console.print(shown)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
