@@ -122,23 +122,34 @@ _Chain = Generator[int, Tensor, None]
 
 
 def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: ConsolidationRecipe, rng: random.Random) -> list[Study]:
-    """About `count` questions after a context, by at most `recipe.batch` questioners side by side; each asks and hears `_ROUNDS` answers."""
+    """About `count` questions after a context, by at most `recipe.batch` questioners side by side; each asks and hears `_ROUNDS` answers.
+
+    They share the context's keys and values: each step is one row of tokens, one of each questioner, who sees the context and his own alone.
+    """
     generator = torch.Generator(backbone.device).manual_seed(rng.getrandbits(32))
     starts = torch.tensor(sorted({backbone.chat.content(word)[0] for word in recipe.starts}), dtype=torch.long, device=backbone.device)
     found: list[Study] = []
     chains = [_questioner(backbone, starts, recipe, generator, found) for _ in range(min(recipe.batch, -(-count // _ROUNDS)))]
     tokens = [next(chain) for chain in chains]
-    cache: DynamicCache = backbone.model(input_ids=torch.tensor([list(context)], device=backbone.device), use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_repeat_interleave(len(chains))
-    running = set(range(len(chains)))
+    model, device = backbone.model, backbone.device
+    cache: DynamicCache = model(input_ids=torch.tensor([list(context)], device=device), use_cache=True, logits_to_keep=1).past_key_values
+    owners = torch.full((len(context),), -1, device=device)  # of each column: the questioner whose token it is, -1 for the context
+    running, place = list(range(len(chains))), len(context)
     while running:
-        ids = torch.tensor(tokens, device=backbone.device)[:, None]
-        logits = backbone.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1].float()
-        for number in sorted(running):
+        asking = torch.tensor(running, device=device)
+        owners = torch.cat([owners, asking])
+        hidden = (owners != -1) & (owners != asking[:, None])  # [asking, T]
+        mask = torch.zeros(hidden.shape, dtype=model.dtype, device=device).masked_fill(hidden, torch.finfo(model.dtype).min)
+        ids, places = torch.tensor([[tokens[number] for number in running]], device=device), torch.full((1, len(running)), place, device=device)
+        output = model(input_ids=ids, position_ids=places, attention_mask=mask[None, None], past_key_values=cache, use_cache=True)
+        still = []
+        for number, logits in zip(running, output.logits[0].float(), strict=True):
             try:
-                tokens[number] = chains[number].send(logits[number])
+                tokens[number] = chains[number].send(logits)
+                still.append(number)
             except StopIteration:
-                running.discard(number)
+                pass
+        running, place = still, place + 1
     return found
 
 
