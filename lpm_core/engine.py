@@ -24,8 +24,9 @@ from lpm_core.backbone import Backbone
 from lpm_core.bounds import SlotBounds
 from lpm_core.chat import Message, cut_at, held_back
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.cold import COLD, cold_start
 from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, Study, distill, self_study
-from lpm_core.exceptions import EngineClosedError, InvalidInputError, MemoryWeightsError, ModelNotFoundError
+from lpm_core.exceptions import EngineClosedError, InvalidInputError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
 from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Source, Turn, Usage, UserMemory
 from lpm_core.paging import Fingerprints, SessionPages
@@ -131,7 +132,8 @@ class LPM(Upkeep):
         """Open an engine.
 
         model: folder or hub name of a Qwen3 (None: LPM_MODEL, else the embedded default). memory: folder of its memory
-        weights (None: LPM_MEMORY, else the folder `memory` inside the model's). store: a SQLAlchemy URL (None:
+        weights (None: LPM_MEMORY, else the folder `memory` inside the model's). For a model without any, or with "cold",
+        they are made from the model alone, and retrieve whole pieces of what was said. store: a SQLAlchemy URL (None:
         LPM_STORE, else SQLite in LPM_HOME). Raises ModelNotFoundError, MemoryWeightsError, StoreError.
         """
         settings = LPMSettings()
@@ -141,17 +143,11 @@ class LPM(Upkeep):
             folder = embedded_folder()
             model, memory = folder / "backbone", memory or folder / "memory"
         if memory is None:
-            memory = Path(model) / "memory"
-            if not memory.is_dir():
-                if not Path(model).is_dir() and Path(model).is_absolute():
-                    raise ModelNotFoundError(f"there is no model folder {str(model)!r}")
-                raise MemoryWeightsError(
-                    f"no memory weights are known for {str(model)!r}. Train them once with `lpm train memory --backbone {model} --output FOLDER`, "
-                    "then pass memory='FOLDER'"
-                )
-        layer = MemoryWeights.describe(memory)["config"]["layer"]
+            inside = Path(model) / "memory"
+            memory = inside if inside.is_dir() else COLD
+        layer = None if memory == COLD else MemoryWeights.describe(memory)["config"]["layer"]
         backbone = Backbone.load(model, device=device or settings.device, dtype=dtype or settings.dtype, layer=layer, local_files_only=local_files_only)
-        weights = MemoryWeights.load(memory, backbone)
+        weights = cold_start(backbone) if memory == COLD else MemoryWeights.load(memory, backbone)
         weights.to(backbone.device)
         return cls(backbone, weights, store if isinstance(store, MemoryStore) else MemoryStore(store or settings.store_url), sources=sources)
 

@@ -32,13 +32,6 @@ def test_weights_of_another_backbone_are_refused(tiny_folder: Path, tmp_path: Pa
         LPM.from_pretrained(other, memory=tiny_folder / "memory", store="sqlite://")
 
 
-def test_a_model_without_memory_weights_says_how_to_train_them(tmp_path: Path) -> None:
-    folder = make_tiny(tmp_path / "bare")
-
-    with pytest.raises(MemoryWeightsError, match="lpm train memory --backbone"):
-        LPM.from_pretrained(folder, store="sqlite://")
-
-
 @pytest.mark.parametrize("damage", ["truncated", "missing", "config", "format", "shape"])
 def test_damaged_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path, damage: str) -> None:
     MemoryWeights.new(tiny_backbone, heads=4, writer_size=16).save(tmp_path, tiny_backbone)
