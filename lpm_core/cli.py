@@ -421,10 +421,12 @@ def train_memory(
     steps: Annotated[int, typer.Option(help="Steps through the backbone, after those of the attention alone.")] = 2400,
     retrieval_steps: Annotated[int, typer.Option(help="Steps of the attention alone.")] = 400,
     users_per_step: int = 24,
+    cold: Annotated[bool, typer.Option("--cold", help="Start from the weights of a cold start, which retrieve untrained; their slots are wider.")] = False,
     seed: int = 0,
 ) -> None:
     """Train memory weights for a Qwen3 on the synthetic corpus. Pass OUTPUT/memory as `memory` afterwards."""
     from lpm_core.backbone import Backbone
+    from lpm_core.cold import cold_weights
     from lpm_core.training.corpus import read_dialogues
     from lpm_core.training.embedded import pick_device
     from lpm_core.training.memory import MemoryRecipe
@@ -435,7 +437,7 @@ def train_memory(
     output.mkdir(parents=True, exist_ok=True)
     report = Report()
     recipe = MemoryRecipe(heads=heads, steps=steps, retrieval_steps=retrieval_steps, users=users_per_step, seed=seed)
-    run(recipe, loaded, read_dialogues(dialogues or []), output, report)
+    run(recipe, loaded, read_dialogues(dialogues or []), output, report, cold_weights(loaded, heads=heads) if cold else None)
     report.say(f"memory weights are in {output / 'memory'}")
 
 

@@ -13,6 +13,7 @@ from tiny_model import make_tiny
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.cold import cold_weights
 from lpm_core.training.backbone import BackboneRecipe, train_backbone
 from lpm_core.training.corpus import read_dialogues
 from lpm_core.training.memory import MemoryRecipe, train_memory
@@ -73,6 +74,18 @@ def test_an_interrupted_memory_run_goes_on_where_it_stopped(tmp_path: Path) -> N
 
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True))
     assert MemoryWeights.load(tmp_path / "parts" / "memory", backbone).config == whole.config
+
+
+def test_memory_weights_of_a_cold_start_learn(tmp_path: Path) -> None:
+    backbone = Backbone.load(make_tiny(tmp_path / "tiny"))
+    cold = cold_weights(backbone, heads=8)
+    before = {name: tensor.clone() for name, tensor in cold.state_dict().items()}
+
+    trained = train_memory(_MEMORY, backbone, _DIALOGUES, tmp_path, _quiet(), cold)
+
+    assert trained.config == cold.config
+    assert all(bool(tensor.isfinite().all()) for tensor in trained.state_dict().values())
+    assert not torch.equal(trained.projection.w_v, before["projection.w_v"])
 
 
 def test_dialogues_are_read_from_plain_and_compressed_lines(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def train_memory(
     report: Report,
     weights: MemoryWeights | None = None,
 ) -> MemoryWeights:
-    """Train memory weights for a backbone into `folder`; continues from the last checkpoint there."""
+    """Train memory weights for a backbone into `folder`, from `weights` or new ones; continues from the last checkpoint there."""
     corpus = Corpus("train", dialogues)
     state_file, moments, saved = folder / "memory.state.json", folder / "memory.optimizer.safetensors", folder / "memory"
     state = json.loads(state_file.read_text()) if state_file.exists() else {"step": 0}
@@ -188,7 +188,7 @@ def train_memory(
         weights = MemoryWeights.load(saved, backbone)
     elif weights is None:
         weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, agree=recipe.agree)
-    weights.to(backbone.device)
+    weights.to(backbone.device).requires_grad_(True)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     _keep_apart(weights)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
