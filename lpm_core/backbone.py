@@ -138,7 +138,7 @@ class Backbone:
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits [..., V] of last hidden states [..., d]."""
+        """Next-token logits [N, V] of last hidden states [N, d]: in bfloat16 on a CPU, three dimensions would take 40 times as long."""
         head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         return cast(Tensor, head(hidden))
 
@@ -173,9 +173,9 @@ class Backbone:
         step = embeds[None].to(self.model.dtype)
         for _ in range(max_new_tokens):
             with torch.inference_mode():
-                output = self.model(inputs_embeds=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                output = self.model.model(inputs_embeds=step, past_key_values=cache, use_cache=True)
                 cache = output.past_key_values
-                logits = output.logits[0, -1].float()
+                logits = self.logits(output.last_hidden_state[0, -1:])[0].float()
                 token = int(_choose(constraint.apply(logits) if constraint else logits, temperature, top_p, generator))
                 step = self.model.get_input_embeddings()(torch.tensor([[token]], device=self.device))
             if token in self.ends:
@@ -188,7 +188,7 @@ class Backbone:
     def answer_loss(self, embeds: Tensor, answer: Sequence[int]) -> float:
         """Mean negative log-likelihood (nats per token) of answer ids after an embedded prompt [T, d]."""
         full = torch.cat([embeds, self.embed(answer)])[None].to(self.model.dtype)
-        logits = self.model(inputs_embeds=full, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]
+        logits = self.logits(self.hidden(full)[0, -len(answer) - 1 : -1])
         return F.cross_entropy(logits.float(), torch.tensor(list(answer), device=self.device)).item()
 
 

@@ -131,8 +131,8 @@ def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: C
     found: list[Study] = []
     chains = [_questioner(backbone, starts, recipe, generator, found) for _ in range(min(recipe.batch, -(-count // _ROUNDS)))]
     tokens = [next(chain) for chain in chains]
-    model, device = backbone.model, backbone.device
-    cache: DynamicCache = model(input_ids=torch.tensor([list(context)], device=device), use_cache=True, logits_to_keep=1).past_key_values
+    model, device = backbone.model.model, backbone.device
+    cache: DynamicCache = model(input_ids=torch.tensor([list(context)], device=device), use_cache=True).past_key_values
     owners = torch.full((len(context),), -1, device=device)  # of each column: the questioner whose token it is, -1 for the context
     running, place = list(range(len(chains))), len(context)
     while running:
@@ -143,7 +143,7 @@ def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: C
         ids, places = torch.tensor([[tokens[number] for number in running]], device=device), torch.full((1, len(running)), place, device=device)
         output = model(input_ids=ids, position_ids=places, attention_mask=mask[None, None], past_key_values=cache, use_cache=True)
         still = []
-        for number, logits in zip(running, output.logits[0].float(), strict=True):
+        for number, logits in zip(running, backbone.logits(output.last_hidden_state[0]).float(), strict=True):
             try:
                 tokens[number] = chains[number].send(logits)
                 still.append(number)

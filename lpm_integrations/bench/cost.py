@@ -351,7 +351,7 @@ def _round(subject: _Subject, arm: _Writes, case: Case, plan: CostPlan, *, write
     backbone = subject.backbone
     device = backbone.device
     caches: list[Any] = []
-    hook = backbone.model.register_forward_hook(lambda _module, _given, output: caches.append(output.past_key_values))
+    hook = backbone.model.model.register_forward_hook(lambda _module, _given, output: caches.extend(filter(None, [output.past_key_values])))
     try:
         with _peaks(device) as peaks:
             begin = _now(device)
