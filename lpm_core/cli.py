@@ -165,7 +165,7 @@ def explain(user: str, question: str, store: Store = None) -> None:
 def consolidate(
     user: Annotated[str | None, typer.Argument(help="Whose slots; or --all.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All users, 16 side by side.")] = False,
-    steps: int = 60,
+    steps: int = 30,
     store: Store = None,
     model: Model = None,
     memory: Memory = None,

@@ -40,7 +40,7 @@ class ConsolidationRecipe:
     starts: the words that a question may begin with, for left to itself a model goes on telling. Name those of the user's language.
     """
 
-    steps: int = 60
+    steps: int = 30
     questions: int = 8
     held_out: float = 0.2
     batch: int = 48

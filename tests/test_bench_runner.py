@@ -28,7 +28,7 @@ from lpm_integrations.bench.cli import app
 from lpm_integrations.bench.datasets.locomo import SAMPLE
 from lpm_integrations.bench.models import ChatAnswerer, Judge
 from lpm_integrations.bench.report import page, read_result
-from lpm_integrations.bench.runner import markdown, run
+from lpm_integrations.bench.runner import markdown, rows, run
 from lpm_integrations.bench.significance import compare, mean_interval, sign_test
 
 ALL = ("none", "shuffled", "full", "rag@1", "lpm", "hybrid@1")
@@ -89,7 +89,7 @@ def test_every_arm_runs_and_reports_what_it_retrieved(tiny: LPM) -> None:
     assert arms["lpm"]["cost"]["soft_tokens"] == arms["hybrid@1"]["cost"]["soft_tokens"] == 4
     assert arms["hybrid@1"]["cost"]["prompt_tokens"] > arms["lpm"]["cost"]["prompt_tokens"]
     assert arms["lpm"]["cost"]["prompt_tokens"] == arms["none"]["cost"]["prompt_tokens"]
-    assert "recall" in markdown(result).splitlines()[0]
+    assert "recall" in markdown(rows(result)).splitlines()[0]
 
 
 def test_arms_share_one_history(tiny: LPM, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_judge_gives_j_beside_the_score(tiny: LPM, monkeypatch: pytest.MonkeyP
 
     assert result["arms"]["none"]["j"] == {"overall": 0.5, "n": 4}
     assert result["config"]["judge"] == "tests:strict"
-    assert "| J |" in markdown(result)
+    assert "| J |" in markdown(rows(result))
 
 
 def test_the_likeliest_option_is_chosen_and_too_long_questions_are_cut(tiny: LPM, tmp_path: Path) -> None:

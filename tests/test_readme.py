@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lpm_integrations.bench.runner import markdown
+from lpm_integrations.bench.runner import markdown, rows
 
 _ROOT = Path(__file__).resolve().parents[1]
 _README = (_ROOT / "README.md").read_text("utf-8")
@@ -27,7 +27,7 @@ def test_the_first_code_block_prints_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["probes", "locomo"])
 def test_figures_are_those_of_the_results(name: str) -> None:
-    assert markdown(json.loads((_ROOT / "results" / f"{name}.json").read_text("utf-8"))) in _README
+    assert markdown(rows(json.loads((_ROOT / "results" / f"{name}.json").read_text("utf-8")))) in _README
 
 
 def test_files_of_the_map_exist() -> None:

@@ -19,11 +19,19 @@ Results = Annotated[list[Path], typer.Argument(help="Result documents.")]
 
 def table(results: Results) -> None:
     """Print result documents as Markdown tables."""
+    from lpm_integrations.bench.cost import tables
     from lpm_integrations.bench.report import read_result
-    from lpm_integrations.bench.runner import markdown
+    from lpm_integrations.bench.runner import markdown, rows
 
     for path in results:
-        typer.echo(markdown(read_result(path)) + "\n")
+        document = read_result(path, any_kind=True)
+        if document["benchmark"] == "mem0":
+            raise InvalidInputError(f"{path} is the summary of a Mem0 run, which has no arms: `lpm bench report` shows it")
+        if document["benchmark"] == "cost":
+            for title, headings, lines in tables(document):
+                typer.echo(f"**{title}**\n\n{markdown([headings, *lines])}\n")
+        else:
+            typer.echo(markdown(rows(document)) + "\n")
 
 
 def compare(

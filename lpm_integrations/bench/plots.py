@@ -1,12 +1,12 @@
-"""Plots of a report as inline SVG: points and bars, drawn with plain strings."""
+"""Plots of a report as inline SVG: points, bars and curves, drawn with plain strings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from math import ceil, log10
+from math import ceil, floor, log10
 
-__all__ = ["bars", "points"]
+__all__ = ["bars", "curves", "points"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 320, 60, 90, 20, 50
 _ROW, _NAMES = 34, 120
@@ -26,11 +26,33 @@ def points(title: str, across: str, up: str, values: Sequence[tuple[str, float, 
     taken: list[tuple[float, float]] = []
     for name, x, y in values:
         left, top = _LEFT + wide * x / most, _TOP + high * (1 - y)
-        label = top + 4
-        while any(abs(left - other) < 90 and abs(label - height) < 14 for other, height in taken):
-            label -= 14
-        taken.append((left, label))
-        parts += [f'<circle cx="{left:.1f}" cy="{top:.1f}" r="5"><title>{escape(name)}: {x:g}, {y:.3f}</title></circle>', _text(left + 9, label, name)]
+        parts += [_dot(left, top, f"{name}: {x:g}, {y:.3f}"), _text(left + 9, _free(left, top + 4, taken), name)]
+    parts += [_text(_LEFT + wide / 2, _HEIGHT - 10, across, "middle"), _text(_LEFT + 8, _TOP - 6, up)]
+    return _svg(title, _HEIGHT, parts)
+
+
+def curves(title: str, across: str, up: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Named curves through points (x, y), all above 0, on two logarithmic axes; the name stands at a curve's end."""
+    wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    places = sorted({x for curve in series.values() for x, _ in curve}) or [1.0]
+    heights = [y for curve in series.values() for _, y in curve] or [1.0]
+    bottom, top = floor(log10(min(heights))), max(ceil(log10(max(heights))), floor(log10(min(heights))) + 1)
+    across_all = log10(places[-1] / places[0]) or 1.0
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return _LEFT + wide * log10(x / places[0]) / across_all, _TOP + high * (top - log10(y)) / (top - bottom)
+
+    parts = [_line(_LEFT, _TOP, _LEFT, _TOP + high), _line(_LEFT, _TOP + high, _LEFT + wide, _TOP + high)]
+    parts += [_text(at(x, 10.0**bottom)[0], _TOP + high + 18, f"{x:,g}", "middle") for x in places]
+    parts += [_text(_LEFT - 8, at(places[0], 10.0**power)[1] + 4, _power(power), "end") for power in range(bottom, top + 1)]
+    taken: list[tuple[float, float]] = []
+    for name, curve in sorted(
+        ((name, curve) for name, curve in series.items() if curve), key=lambda item: item[1][-1][1]
+    ):  # from below, as labels give way upwards
+        found = [at(x, y) for x, y in curve]
+        parts.append(f'<polyline points="{" ".join(f"{left:.1f},{height:.1f}" for left, height in found)}"/>')
+        parts += [_dot(left, height, f"{name}: {x:,g}, {y:,.4g}") for (left, height), (x, y) in zip(found, curve, strict=True)]
+        parts.append(_text(found[-1][0] + 9, _free(found[-1][0], found[-1][1] + 4, taken), name))
     parts += [_text(_LEFT + wide / 2, _HEIGHT - 10, across, "middle"), _text(_LEFT + 8, _TOP - 6, up)]
     return _svg(title, _HEIGHT, parts)
 
@@ -61,8 +83,25 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+def _dot(x: float, y: float, said: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(said)}</title></circle>'
+
+
+def _free(x: float, y: float, taken: list[tuple[float, float]]) -> float:
+    """Where a label may stand, at y or above it, without covering those that are there."""
+    while any(abs(x - other) < 90 and abs(y - height) < 14 for other, height in taken):
+        y -= 14
+    taken.append((x, y))
+    return y
+
+
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
+
+
+def _power(power: int) -> str:
+    """A power of ten, short."""
+    return f"{10.0 ** (power % 3 if power >= 3 else power):g}{['', 'k', 'M', 'G', 'T'][min(4, max(0, power // 3))]}"
 
 
 def _round_up(value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from lpm_core.exceptions import DatasetError, InvalidInputError
 from lpm_integrations.bench.cost import notes, tables
 from lpm_integrations.bench.files import read_json
-from lpm_integrations.bench.plots import bars, points
+from lpm_integrations.bench.plots import bars, curves, points
 from lpm_integrations.bench.runner import category_names, rows
 from lpm_integrations.bench.significance import compare, mean_interval
 
@@ -36,7 +36,7 @@ dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.1rem 1re
 figure{margin:0}figcaption{font-weight:600}svg{width:100%;height:auto}
 .example{border-left:3px solid var(--line);margin:1rem 0;padding-left:.8rem}.example ul{margin:0;padding-left:1.1rem}
 .example dl{grid-template-columns:minmax(4rem,auto) 1fr}summary{cursor:pointer;padding:.3rem 0}
-svg text{font:14px system-ui,sans-serif;fill:currentColor}svg circle,svg rect{fill:var(--mark)}svg line{stroke:currentColor}
+svg text{font:14px system-ui,sans-serif;fill:currentColor}svg circle,svg rect{fill:var(--mark)}svg line{stroke:currentColor}svg polyline{fill:none;stroke:var(--mark);stroke-width:2}
 """
 
 
@@ -77,7 +77,8 @@ def _scores(document: Mapping[str, Any], title: str) -> str:
     arms, names = document["arms"], category_names(document["benchmark"])
     keys = list(next(iter(arms.values()))["categories"])
     counts = next(iter(arms.values()))["counts"]
-    headings = ["arm", "overall", *(f"{names.get(key, key)} (n={counts.get(key, '?')})" for key in keys)]
+    tags = list(next(iter(arms.values())).get("tags", {}))
+    headings = ["arm", "overall", *(f"{names.get(key, key)} (n={counts.get(key, '?')})" for key in (*keys, *tags))]
     searched = any("retrieval" in row for row in arms.values())
     lines = []
     for arm, row in arms.items():
@@ -85,6 +86,7 @@ def _scores(document: Mapping[str, Any], title: str) -> str:
         every = [value for chosen in scores.values() for value in chosen.values()]
         cells = [escape(arm), _score(row["overall"], every)]
         cells += [_score(row["categories"].get(key), list(scores.get(key, {}).values())) for key in keys]
+        cells += [_score(row["tags"].get(tag), ()) for tag in tags]
         found = row.get("retrieval")
         cells += [f"{found['recall']:.3f}<small>{found['retrieved']:g} turns</small>" if found else "–"] if searched else []
         cells.append("–" if row["gold_nll"] is None else f"{row['gold_nll']:.3f}")
@@ -164,7 +166,20 @@ def _cost(document: Mapping[str, Any]) -> str:
     """What a question costs, from `lpm bench cost`."""
     said = "".join(f"<p>{escape(note)}</p>" for note in notes(document))
     shown = (_table(title, headings, [[escape(cell) for cell in line] for line in lines]) for title, headings, lines in tables(document))
-    return f"<h2>cost</h2>{_config(document)}{said}{''.join(shown)}"
+    plots = "".join(_scaling(name, found["lengths"]) for name, found in document["shapes"].items())
+    return f"<h2>cost</h2>{_config(document)}{said}{plots}{''.join(shown)}"
+
+
+def _scaling(shape: str, lengths: Mapping[str, Mapping[str, Any]]) -> str:
+    """Time to the first token and KV cache against the length of the history."""
+    measured = [(int(length), arm, row) for length, found in lengths.items() for arm, row in found["arms"].items() if "skipped" not in row]
+
+    def series(value: Callable[[Mapping[str, Any]], float]) -> dict[str, list[tuple[float, float]]]:
+        arms = dict.fromkeys(arm for _, arm, _ in measured)
+        return {arm: [(length, value(row)) for length, name, row in measured if name == arm] for arm in arms}
+
+    first = curves(f"{shape}: first token", "tokens of history", "ms", series(lambda row: row["first_token_ms"]["p50"]))
+    return f'<div class="plots">{first}{curves(f"{shape}: KV cache", "tokens of history", "KiB", series(lambda row: row["kv_bytes"] / 1024))}</div>'
 
 
 def _costs(document: Mapping[str, Any]) -> str:

@@ -284,8 +284,8 @@ def print_table(result: Mapping[str, Any], console: Console) -> None:
     console.print(shown)
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """The same table for a README."""
-    headings, *lines = rows(result)
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """A table, its headings first, for a README."""
+    headings, *lines = table
     ruler = ["---", *["---:"] * (len(headings) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ruler, *lines))
