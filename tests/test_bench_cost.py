@@ -164,6 +164,9 @@ def test_an_interrupted_run_keeps_its_lengths_and_goes_on(plan: CostPlan, tmp_pa
     html = page([document])
     assert html.count("<table>") == len(list(tables(document)))
     assert "<td>floor</td>" in html
+    assert html.count("<polyline") == 2 * 3  # none, lpm and the floor: first token and KV cache
+    table = CliRunner().invoke(app, ["table", str(out)], catch_exceptions=False).output
+    assert table.count("| --- |") == len(list(tables(document)))
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,9 @@ def test_commands_from_data_to_report(tiny_folder: Path, tmp_path: Path) -> None
 
     assert not list(tmp_path.glob("*.partial"))
     assert json.loads(lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none", "--json"))["overall"]["n"] == 3
-    assert "sign test" in lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none")
+    assert "sign p" in lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none")
+    with pytest.raises(InvalidInputError, match="lpm bench report"):
+        lpm_bench("table", tmp_path / "mem0/summary.json")
     assert "NLL of gold answers" in lpm_bench("compare", tmp_path / "own.json", "--arms", "lpm,none", "--nll")
     persona = json.loads((tmp_path / "persona.json").read_text("utf-8"))
     assert set(persona["arms"]) == {"none", "lpm"}
