@@ -56,7 +56,8 @@ def cold_weights(backbone: Backbone, *, heads: int = 32) -> MemoryWeights:
     """
     size, address = backbone.size, min(_ADDRESS, backbone.size)
     shape = {"slot_size": size + address, "address_size": address, "key_size": address, "query_size": 2 * address, "segment_tokens": heads}
-    weights = MemoryWeights.new(backbone, heads=heads, agree=True, **shape).to("cpu")
+    with torch.random.fork_rng(devices=[]):  # an engine that opens leaves the random numbers of its process alone
+        weights = MemoryWeights.new(backbone, heads=heads, agree=True, **shape)
     embeddings = F.rms_norm(backbone.embeddings.float().cpu(), (size,))  # [V, d], as `Backbone.states` gives them
     assert weights.writer.address is not None  # noqa: S101 (for the type checker)
     for pooling in (weights.writer.address, weights.projection.encode):
