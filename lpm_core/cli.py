@@ -165,7 +165,7 @@ def explain(user: str, question: str, store: Store = None) -> None:
 def consolidate(
     user: Annotated[str | None, typer.Argument(help="Whose slots; or --all.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All users, 16 side by side.")] = False,
-    steps: int = 30,
+    steps: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     store: Store = None,
     model: Model = None,
     memory: Memory = None,
@@ -178,14 +178,14 @@ def consolidate(
     from lpm_core.engine import LPM
 
     _one_or_all(user, everybody)
-    recipe = ConsolidationRecipe(steps=steps)
+    recipe = ConsolidationRecipe() if steps is None else ConsolidationRecipe(steps=steps)
     with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
         names = [user] if user is not None else lpm.users()
         groups = [names[start : start + 16] for start in range(0, len(names), 16)]
-        task = progress.add_task("consolidating", total=steps * len(groups))
+        task = progress.add_task("consolidating", total=recipe.steps * len(groups))
         reports = []
         for number, group in enumerate(groups):
-            reports += lpm.consolidate_many(group, recipe, on_step=lambda step, done=number * steps: progress.update(task, completed=done + step))  # type: ignore[misc]
+            reports += lpm.consolidate_many(group, recipe, on_step=lambda step, done=number * recipe.steps: progress.update(task, completed=done + step))  # type: ignore[misc]
     if as_json:
         Console().print_json(json.dumps([vars(report) for report in reports]))
         return

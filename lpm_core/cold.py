@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -60,8 +61,7 @@ def cold_weights(backbone: Backbone, *, heads: int = 32) -> MemoryWeights:
         weights = MemoryWeights.new(backbone, heads=heads, agree=True, **shape)
     embeddings = F.rms_norm(backbone.embeddings.float().cpu(), (size,))  # [V, d], as `Backbone.states` gives them
     assert weights.writer.address is not None  # noqa: S101 (for the type checker)
-    for pooling in (weights.writer.address, weights.projection.encode):
-        _pool_by_rarity(pooling, embeddings, address)
+    _pool_by_rarity((weights.writer.address, weights.projection.encode), embeddings, address)
     torch.nn.init.zeros_(weights.writer.out.weight)
     torch.nn.init.zeros_(weights.writer.out.bias)
     projection = weights.projection
@@ -74,23 +74,24 @@ def cold_weights(backbone: Backbone, *, heads: int = 32) -> MemoryWeights:
     return weights.eval().requires_grad_(False)
 
 
-def _pool_by_rarity(pooling: Pooling, embeddings: Tensor, size: int) -> None:
-    """Make a pooling the mean of token embeddings [V, d], centred, along their `size` main directions, each weighted by its token's rarity.
+def _pool_by_rarity(poolings: Sequence[Pooling], embeddings: Tensor, size: int) -> None:
+    """Make poolings the mean of token embeddings [V, d], centred, along their `size` main directions, each weighted by its token's rarity.
 
     A line and its mirror image through GELU give the line back: gelu(x) - gelu(-x) = x.
     """
     directions = principal_directions(embeddings, size)  # [size, d]
     mean = embeddings.mean(0)
-    pooling.source.weight.zero_()
-    pooling.source.weight[:, : embeddings.shape[1]] = torch.cat([directions, -directions])
-    pooling.source.bias.copy_(torch.cat([-directions @ mean, directions @ mean]))
     rarity = torch.arange(len(embeddings), dtype=torch.float32).add(2).log().log()  # of byte pair encodings: common tokens were merged first
     lines = (embeddings - mean) @ directions.T
     level = rarity.mean()
     fitted = torch.linalg.lstsq(lines.T @ lines + 1e-2 * len(lines) * torch.eye(size), lines.T @ (rarity - level)).solution
-    pooling.scores.weight.copy_(_RARITY * torch.cat([fitted, -fitted]).expand_as(pooling.scores.weight))
-    pooling.scores.bias.zero_()
-    pooling.out.weight.zero_()
-    pooling.out.weight[:size, :size] = torch.eye(size)
-    pooling.out.weight[:size, size : 2 * size] = -torch.eye(size)
-    pooling.out.bias.zero_()
+    for pooling in poolings:
+        pooling.source.weight.zero_()
+        pooling.source.weight[:, : embeddings.shape[1]] = torch.cat([directions, -directions])
+        pooling.source.bias.copy_(torch.cat([-directions @ mean, directions @ mean]))
+        pooling.scores.weight.copy_(_RARITY * torch.cat([fitted, -fitted]).expand_as(pooling.scores.weight))
+        pooling.scores.bias.zero_()
+        pooling.out.weight.zero_()
+        pooling.out.weight[:size, :size] = torch.eye(size)
+        pooling.out.weight[:size, size : 2 * size] = -torch.eye(size)
+        pooling.out.bias.zero_()

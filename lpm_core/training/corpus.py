@@ -176,6 +176,11 @@ def _tool(row: dict[str, Any], split: Split) -> Tool:
     return Tool(**(row | lists | {"requests": _wordings(row["requests"], split)}))
 
 
+def _led_into(text: str) -> str:
+    """A sentence as it goes on after other words."""
+    return text if text.startswith(_NO_LOWERCASE) else text[0].lower() + text[1:]
+
+
 def _expand(text: str, rng: random.Random) -> str:
     """One of the sentences that a wording with alternatives, [a|b], stands for."""
     return re.sub(r"\[([^]]*)\]", lambda match: rng.choice(match[1].split("|")), text)
@@ -317,9 +322,7 @@ class Corpus:
         text = " ".join(sentences)
         if rng.random() < 0.25:
             opener = rng.choice(_share(talk["openers"], self.split))
-            if opener.endswith(",") and not text.startswith(_NO_LOWERCASE):
-                text = text[0].lower() + text[1:]
-            text = f"{opener} {text}"
+            text = f"{opener} {_led_into(text) if opener.endswith(',') else text}"
         if rng.random() < 0.2:
             text = f"{text} {rng.choice(_share(talk['closers'], self.split))}"
         elif rng.random() < 0.1:
@@ -386,9 +389,7 @@ class Corpus:
     def _change(self, text: str, old: str, rng: random.Random) -> str:
         """A sentence that tells a new value, as one says it when the old one no longer holds."""
         frame = rng.choice(_wordings(_data("talk.toml")["changes"], self.split))
-        if frame.startswith("I told you") and not text.startswith(_NO_LOWERCASE):
-            text = text[0].lower() + text[1:]
-        text = frame.replace("{o}", old).replace("{s}", text)
+        text = frame.replace("{o}", old).replace("{s}", _led_into(text) if re.search(r"\w \{s}", frame) else text)
         return text[0].upper() + text[1:]
 
     def _framed(self, kind: str, fact: FactType, rng: random.Random) -> str:

@@ -393,11 +393,9 @@ def cost(
     memory: Memory = None,
 ) -> None:
     """What a question costs at each length of history: tokens, KV cache, time, memory; as ratios to full context, the bare question and the floor."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from lpm_integrations.bench.cost import CostPlan, measure_cost, notes, tables
     from lpm_integrations.bench.files import read_json, write_json
+    from lpm_integrations.bench.progress import narrow_table
 
     def names(text: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
@@ -416,9 +414,7 @@ def cost(
                 write_json(document, out)
     finally:  # what was measured before an interruption is shown too
         for title, headings, lines in tables(document):
-            shown = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-            for number, heading in enumerate(headings):
-                shown.add_column(heading, justify="right" if number != 1 else "left", overflow="fold")
+            shown = narrow_table(title, headings, names=1)
             for line in lines:
                 shown.add_row(*line)
             Console().print(shown)

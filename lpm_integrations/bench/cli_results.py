@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from lpm_core.exceptions import InvalidInputError
 
@@ -43,6 +41,7 @@ def compare(
     """Two arms on the same questions: the mean difference with its 95 % paired bootstrap interval, and an exact sign test."""
     import json
 
+    from lpm_integrations.bench.progress import narrow_table
     from lpm_integrations.bench.report import read_result
     from lpm_integrations.bench.runner import category_names
     from lpm_integrations.bench.significance import compare as compared
@@ -56,14 +55,8 @@ def compare(
         typer.echo(json.dumps(found))
         return
     titles = category_names(document["benchmark"])
-    shown = Table(
-        title=f"{document['benchmark']}{', NLL of gold answers' if nll else ''}: {names[0]} - {names[1]}",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for heading in ("", "n", *names, "difference", "95 % interval", "won", "lost", "sign p"):
-        shown.add_column(heading, justify="right" if heading else "left", overflow="fold", no_wrap=not heading)
+    title = f"{document['benchmark']}{', NLL of gold answers' if nll else ''}: {names[0]} - {names[1]}"
+    shown = narrow_table(title, ("", "n", *names, "difference", "95 % interval", "won", "lost", "sign p"))
     for key, row in found.items():
         low, high = row["interval"]
         numbers = (f"{row['n']}", f"{row['first']:.3f}", f"{row['second']:.3f}", f"{row['difference']:+.3f}", f"{low:+.3f} {high:+.3f}")

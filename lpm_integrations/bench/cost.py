@@ -351,6 +351,7 @@ def _round(subject: _Subject, arm: _Writes, case: Case, plan: CostPlan, *, write
     backbone = subject.backbone
     device = backbone.device
     caches: list[Any] = []
+    # e(x) runs through the same hook, without a cache
     hook = backbone.model.model.register_forward_hook(lambda _module, _given, output: caches.extend(filter(None, [output.past_key_values])))
     try:
         with _peaks(device) as peaks:

@@ -1,13 +1,24 @@
-"""A progress bar on a terminal; silence elsewhere."""
+"""What a person at the terminal sees: a progress bar (silence elsewhere), and tables that fit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-__all__ = ["Bar"]
+__all__ = ["Bar", "narrow_table"]
+
+
+def narrow_table(title: str, headings: Iterable[str], *, names: int = 0) -> Table:
+    """An empty table that spends little on lines and margins: numbers to the right, the column `names` to the left. What is too wide is folded."""
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number == names else "right", overflow="fold", no_wrap=number == names)
+    return table
 
 
 class Bar:

@@ -14,9 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
@@ -27,7 +25,7 @@ from lpm_integrations.bench.datasets import longmemeval, personamem
 from lpm_integrations.bench.datasets.locomo import CATEGORIES
 from lpm_integrations.bench.metrics import retrieval_recall
 from lpm_integrations.bench.partial import Partial
-from lpm_integrations.bench.progress import Bar
+from lpm_integrations.bench.progress import Bar, narrow_table
 
 if TYPE_CHECKING:
     from lpm_integrations.bench.models import ChatAnswerer, Judge
@@ -234,11 +232,12 @@ def _questions(cases: Sequence[Case], results: Mapping[str, Any]) -> dict[str, A
     return found
 
 
+_LOCOMO = {str(number): f"{number} {name}" for number, name in CATEGORIES.items()}
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "probes": {"4": "told", "5": "never told", "known_words": "known words", "open_vocabulary": "invented"},
-    "locomo": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
-    "handwritten": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
-    "own": {str(number): f"{number} {name}" for number, name in CATEGORIES.items()},
+    "locomo": _LOCOMO,
+    "handwritten": _LOCOMO,
+    "own": _LOCOMO,
     "personamem": {str(number): f"{number} {name}" for number, name in enumerate(personamem.QUESTION_TYPES, start=1)},
     "longmemeval": {str(number): f"{number} {name}" for number, name in enumerate((*longmemeval.QUESTION_TYPES, "abstention"), start=1)},
 }
@@ -276,9 +275,7 @@ def print_table(result: Mapping[str, Any], console: Console) -> None:
     """Scores and costs of a result document, one arm a column, so that a narrow terminal shows them whole."""
     headings, *lines = zip(*rows(result), strict=True)
     asked = next(iter(result["arms"].values()))["n"]
-    shown = Table(title=f"{result['benchmark']}: {asked} questions", box=SIMPLE_HEAD)
-    for name in headings:
-        shown.add_column(name, justify="right" if shown.columns else "left", overflow="fold")
+    shown = narrow_table(f"{result['benchmark']}: {asked} questions", headings)
     for number, line in enumerate(lines, start=1):
         shown.add_row(*line, end_section=number == len(lines) - len(_COSTS))
     console.print(shown)
