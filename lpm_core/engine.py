@@ -25,6 +25,7 @@ from lpm_core.bounds import SlotBounds
 from lpm_core.chat import Message, cut_at, held_back
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.cold import COLD, cold_start
+from lpm_core.compaction import compact
 from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, Study, distill, self_study
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
@@ -106,11 +107,15 @@ class LPM(Upkeep):
 
     Every call names its user. Safe to share between threads; the calls that take time have async twins.
     sources: whose turns are written into slots. All turns are in the log, but what tools put out and what was imported
-    (system messages too) changes no answer unless "tool" or "import" is named here.
+    (system messages too) changes no answer unless "tool" or "import" is named here. num_slots: how many slots of a user are
+    read at most (None: as the memory weights say); of those beyond, the oldest are merged, and nothing is lost in the store.
     """
 
-    def __init__(self, backbone: Backbone, weights: MemoryWeights, store: MemoryStore, *, sources: Sequence[Source] = _SOURCES) -> None:
+    def __init__(
+        self, backbone: Backbone, weights: MemoryWeights, store: MemoryStore, *, sources: Sequence[Source] = _SOURCES, num_slots: int | None = None
+    ) -> None:
         self.backbone, self.weights, self.store = backbone, weights.eval().requires_grad_(False), store
+        self.num_slots = weights.config.num_slots if num_slots is None else check_count(num_slots, "num_slots", 1)
         self.sources = frozenset(check_source(source) for source in sources)
         self.bounds = SlotBounds.of(weights.writer)
         self._cache: OrderedDict[str, tuple[UserMemory, Slots]] = OrderedDict()
@@ -128,6 +133,7 @@ class LPM(Upkeep):
         dtype: str | None = None,
         local_files_only: bool = False,
         sources: Sequence[Source] = _SOURCES,
+        num_slots: int | None = None,
     ) -> Self:
         """Open an engine.
 
@@ -149,11 +155,13 @@ class LPM(Upkeep):
         backbone = Backbone.load(model, device=device or settings.device, dtype=dtype or settings.dtype, layer=layer, local_files_only=local_files_only)
         weights = cold_start(backbone) if memory == COLD else MemoryWeights.load(memory, backbone)
         weights.to(backbone.device)
-        return cls(backbone, weights, store if isinstance(store, MemoryStore) else MemoryStore(store or settings.store_url), sources=sources)
+        opened = store if isinstance(store, MemoryStore) else MemoryStore(store or settings.store_url)
+        return cls(backbone, weights, opened, sources=sources, num_slots=settings.num_slots if num_slots is None else num_slots)
 
     def on_store(self, store: str | MemoryStore) -> Self:
         """An engine with the same model and weights on another store."""
-        return type(self)(self.backbone, self.weights, store if isinstance(store, MemoryStore) else MemoryStore(store), sources=tuple(self.sources))
+        opened = store if isinstance(store, MemoryStore) else MemoryStore(store)
+        return type(self)(self.backbone, self.weights, opened, sources=tuple(self.sources), num_slots=self.num_slots)
 
     @property
     def _fingerprints(self) -> Fingerprints:
@@ -205,7 +213,8 @@ class LPM(Upkeep):
                 memory = self._rebuild(user_id, version)
                 if memory is None:
                     continue  # the history moved on meanwhile
-                entry = (memory, memory.slots(self.weights.config.heads, self.weights.config.slot_size))
+                config = self.weights.config
+                entry = (memory, compact(memory.slots(config.heads, config.slot_size), self.num_slots, address_size=config.address_size))
                 self._cache[user_id] = entry
                 while len(self._cache) > _CACHED_USERS:
                     self._cache.popitem(last=False)
@@ -294,15 +303,22 @@ class LPM(Upkeep):
         attention = log_attention[0, :, 1:].exp().cpu()  # [H, N]
         return Recall(soft[0], attention, self._evidence(user_id, attention.mean(0), slots.turns, k, floor))
 
+    def slots(self, user_id: str) -> Slots:
+        """All slots of a user as they are read: at most `num_slots`, with the turns behind each. None for a user without a history."""
+        self._open()
+        check_user_id(user_id)
+        return self._memory(user_id)[1]
+
     def explain(self, user_id: str, message: str | Sequence[Message]) -> Explanation:
         """What each soft token for a message says, and the turns behind it; `print` it. Raises InvalidInputError."""
         recall = self.recall(user_id, message)
         return explain_recall(_query(check_dialogue(message)), recall, self._memory(user_id)[1], self.backbone)
 
-    def _evidence(self, user_id: str, weights: Tensor, owners: Sequence[str], k: int, floor: float) -> list[Evidence]:
+    def _evidence(self, user_id: str, weights: Tensor, owners: Sequence[Sequence[str]], k: int, floor: float) -> list[Evidence]:
         shares: dict[str, float] = {}
-        for owner, weight in zip(owners, weights.tolist(), strict=True):
-            shares[owner] = shares.get(owner, 0.0) + weight
+        for behind, weight in zip(owners, weights.tolist(), strict=True):
+            for turn in behind:
+                shares[turn] = shares.get(turn, 0.0) + weight / len(behind)
         best = sorted((item for item in shares.items() if item[1] >= floor), key=lambda item: -item[1])[:k]
         turns = {turn.id: turn for turn in self.store.turns(user_id, turn_ids=[turn for turn, _ in best])} if best else {}
         return [Evidence(turns[turn], weight) for turn, weight in best if turn in turns]

@@ -18,7 +18,7 @@ class SoftToken:
     """One soft token: its head, the word of the backbone nearest to it, and the slot that its attention rests on most.
 
     `turn_id` None stands for the learned slot that all users share: nothing in this memory fits. `weight` is that
-    slot's share of the head's attention.
+    slot's share of the head's attention. Of a slot that was merged, the oldest turn stands for all.
     """
 
     head: int
@@ -59,5 +59,7 @@ def explain_recall(question: str, recall: Recall, slots: Slots, backbone: Backbo
         weight = float(weights[top]) if top is not None else 0.0
         shared = 1.0 - float(weights.sum())  # what attention leaves to the slot of all users
         own = top is not None and weight >= shared
-        tokens.append(SoftToken(head, backbone.chat.decode([word]).strip() or "·", slots.turns[top] if own and top is not None else None, max(weight, shared)))
+        tokens.append(
+            SoftToken(head, backbone.chat.decode([word]).strip() or "·", slots.turns[top][0] if own and top is not None else None, max(weight, shared))
+        )
     return Explanation(question, tokens, recall.evidence)

@@ -58,10 +58,10 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Slots:
-    """All slots of a user: `values` [H, N, d_mem], and the turn behind each of the N."""
+    """All slots of a user: `values` [H, N, d_mem], and the ids of the turns behind each of the N: one, or those of slots that were merged."""
 
     values: Tensor
-    turns: tuple[str, ...]
+    turns: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class UserMemory:
         """The pages side by side: [H, N, d_mem]; N is 0 for a user without a history."""
         if not self.pages:
             return Slots(torch.zeros(heads, 0, slot_size), ())
-        return Slots(torch.cat([page.slots for page in self.pages], dim=1), tuple(turn for page in self.pages for turn in page.slot_turns))
+        return Slots(torch.cat([page.slots for page in self.pages], dim=1), tuple((turn,) for page in self.pages for turn in page.slot_turns))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class LPMConfig(BaseModel):
     layer: int = Field(2, ge=0, description="backbone layer whose hidden states are read, besides the token embeddings")
     segment_tokens: int = Field(32, gt=0, description="tokens of dialogue behind one slot, at most")
     chunk_tokens: int = Field(512, gt=0, description="tokens of dialogue behind one page, at most")
-    num_slots: int = Field(4096, gt=0, description="slots that a user is meant to stay below; nothing merges pages yet")
+    num_slots: int = Field(4096, gt=0, description="slots of a user that are read at most; of those beyond, the oldest are merged")
     query_tokens: int = Field(256, gt=0, description="tokens of the message that e(x) looks at, counted from its end")
     placement: Placement = "prefix"
 
@@ -53,7 +53,7 @@ class LPMConfig(BaseModel):
 
 
 class LPMSettings(BaseSettings):
-    """Settings from the environment: LPM_HOME, LPM_MODEL, LPM_MEMORY, LPM_STORE, LPM_MASTER_KEY, LPM_DEVICE, LPM_DTYPE."""
+    """Settings from the environment: LPM_HOME, LPM_MODEL, LPM_MEMORY, LPM_STORE, LPM_MASTER_KEY, LPM_DEVICE, LPM_DTYPE, LPM_NUM_SLOTS."""
 
     model_config = SettingsConfigDict(env_prefix="LPM_", frozen=True, extra="ignore")
 
@@ -64,6 +64,7 @@ class LPMSettings(BaseSettings):
     master_key: SecretStr | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    num_slots: int | None = Field(default=None, gt=0)
 
     @property
     def store_url(self) -> str:

@@ -60,6 +60,9 @@ class BackboneRecipe:
     questions: int = 14
     unknown_share: float = 0.12
     update_share: float = 0.2
+    story_share: float = 0.45
+    max_stories: int = 4
+    join_share: float = 0.25
     tool_share: float = 0.1
     notes_share: float = 0.12
     tokenizer_people: int = 3000
@@ -207,6 +210,7 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     pad = tokenizer.pad_token_id
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5)]
+    probes += [*unseen.people(recipe.seed, recipe.probe_people, 3, stories=3), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, joins=3)]
     for step in report.steps(state["step"], recipe.steps, "backbone"):
         torch.manual_seed(recipe.seed + step)
         ids, weights = _batch(_lessons(recipe, corpus, chat, step), pad)
@@ -237,16 +241,21 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 1 + round(progress * (recipe.max_facts - 1))
     facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() ** 3 * 1.5
-    tools = rng.random() < recipe.tool_share  # all rows of a step or none: their prompts are longer
+    tools = rng.random() < recipe.tool_share  # all rows of a step or none: their prompts are longer; so are stories
+    most_stories = round(progress * recipe.max_stories) if not tools and rng.random() < recipe.story_share else 0
     rows: list[tuple[list[int], list[float]]] = []
     while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:
         if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
             rows.append(_dialogue(corpus, chat, recipe.context_weight, len(rows[0][0]), rng))
             continue
         kit = rng.randint(1, 2) if tools else 0
-        told = rng.randint(1, 5) if tools else facts
+        stories = rng.randint(1, most_stories) if most_stories else 0
+        told = rng.randint(1, 5) if tools else rng.randint(1, max(1, facts // 2)) if stories else facts
         updates = recipe.update_share if rng.random() < 0.5 else 0.0
-        person = corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit, updates=updates)
+        joins = rng.randint(1, 3) if rng.random() < recipe.join_share else 0
+        person = corpus.person(
+            rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit, updates=updates, stories=stories, joins=joins
+        )
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         if rng.random() < recipe.notes_share:
             noted, person = _noted(person, rng.choice(corpus.notes), corpus.talk(rng) if rng.random() < 0.5 else (), rng)
@@ -258,7 +267,7 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
 @torch.inference_mode()
 def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
     """Share of answers whose every token is the likeliest one, with the dialogue in context; by kind, open vocabulary apart."""
-    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": []}
+    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": [], "story": [], "joined": []}
     for person in people:
         ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
         with torch.autocast(model.device.type, torch.bfloat16):

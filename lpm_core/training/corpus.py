@@ -1,6 +1,6 @@
 """Synthetic people: who they are, how they tell it over several sessions, and what they are asked.
 
-Facts, values and small talk are plain data (facts.toml, values.toml, talk.toml). Every split draws its own users,
+Facts, values, small talk, stories and what is told of others by their names are plain data (facts.toml, values.toml, talk.toml, stories.txt, joins.toml). Every split draws its own users,
 its own wordings and its own values: nothing that a probe says, asks or expects occurs in the training stream.
 """
 
@@ -13,11 +13,13 @@ import re
 import tomllib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+
+from lpm_core.training.stories import Story, read_stories
 
 __all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "Tool", "corpus_counts", "read_dialogues"]
 
@@ -108,7 +110,8 @@ class Tool:
 class Question:
     """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told.
 
-    `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it.
+    `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it, "story" for what
+    was told in passing, "joined" for what two turns tell together; `evidence` is the one with the answer.
     With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
     value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
     """
@@ -118,10 +121,21 @@ class Question:
     key: str
     evidence: int | None
     open_vocabulary: bool = False
-    kind: Literal["single", "update", "earlier"] = "single"
+    kind: Literal["single", "update", "earlier", "story", "joined"] = "single"
     tool: Tool | None = None
     result: str = ""
     reply: str = ""
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """What a turn is to tell: a fact's value, in place of an earlier one, or a text with the keys of what it tells."""
+
+    fact: FactType | None = None
+    value: str = ""
+    instead: str | None = None
+    text: str = ""
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,6 +229,7 @@ class Corpus:
     split: Split = "train"
     dialogues: Sequence[Sequence[Message]] = ()
     fact_types: tuple[FactType, ...] = field(init=False)
+    stories: tuple[Story, ...] = field(init=False, repr=False)
     tools: tuple[Tool, ...] = field(init=False, repr=False)
     _lexicon: list[str] = field(init=False, repr=False)
     _names: list[str] = field(init=False, repr=False)
@@ -246,6 +261,7 @@ class Corpus:
                 for word in re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]{3,10}", text):
                     counts[word] = counts.get(word, 0) + 1
         self._held_out = {text.lower().rstrip(".?!") for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
+        self.stories = tuple(self._fitting(story, held_values) for story in read_stories() if _bucket(story.turns[0]) == self.split)
         words = sorted(word for word, count in counts.items() if 2 <= count <= 90 and word.lower() not in held_out)
         self._lexicon = [word for word in words if word.islower()]
         self._names = [word for word in words if not word.islower()]
@@ -369,15 +385,7 @@ class Corpus:
         return text[0].upper() + text[1:]
 
     def _ask(self, fact: FactType, rng: random.Random) -> str:
-        text = self._blur(self._worded(fact, "asks", rng), 0.2, rng)
-        if self.split == "train":
-            if rng.random() < 0.1:
-                text = f"{rng.choice(('Quick question:', 'Tell me,', 'Hey,', 'Remind me:', 'One question.', 'I forgot.'))} {text}"
-            if rng.random() < 0.1:
-                text = text.rstrip("?.")
-            if rng.random() < 0.1:
-                text = text.lower()
-        return text
+        return self._dressed(self._blur(self._worded(fact, "asks", rng), 0.2, rng), rng)
 
     def _unlike(self, fact: FactType, others: Iterable[tuple[str, bool]], rng: random.Random) -> tuple[str, bool]:
         """A value for a fact that is none of the others."""
@@ -396,6 +404,77 @@ class Corpus:
         """A question about the value of now, or the earlier one, by the fact's name."""
         return rng.choice(_wordings(_data("talk.toml")[kind], self.split)).replace("{n}", rng.choice(fact.names))
 
+    # ---------------------------------------------------------------- stories
+
+    def _fitting(self, story: Story, held_out: Sequence[str]) -> Story:
+        """A story without what is held out: in training, choices that are values of other splits, and questions that are theirs."""
+        if self.split != "train":
+            return story
+        taken = {value.lower() for value in held_out}
+        blanks = {
+            name: "=" + "/".join(choice for choice in pool[1:].split("/") if choice.lower() not in taken) if pool.startswith("=") else pool
+            for name, pool in story.blanks.items()
+        }
+        return Story(story.turns, blanks, tuple((text, blank) for text, blank in story.asks if text.lower().rstrip(".?!") not in self._held_out))
+
+    def _pick_stories(self, count: int, rng: random.Random) -> list[Story]:
+        """Stories that are asked for different kinds of values."""
+        picked: list[Story] = []
+        for story in rng.sample(self.stories, min(len(self.stories), 4 * count)):
+            if len(picked) < count and story.asks and not any(story.asked_pools & other.asked_pools for other in picked):
+                picked.append(story)
+        return picked
+
+    def _fill_blanks(self, story: Story, rng: random.Random) -> tuple[list[_Telling], dict[str, tuple[str, bool]]]:
+        """A story's messages, and the values of its blanks."""
+        plain = all(turn.islower() for turn in story.turns)
+        lower = self.split == "train" and rng.random() < (0.5 if plain else 0.08)
+        values: dict[str, tuple[str, bool]] = {}
+        for name, pool in story.blanks.items():
+            taken = {value.lower() for value, _ in values.values()}
+            choices = [choice for choice in pool[1:].split("/") if choice.lower() not in taken] if pool.startswith("=") else []
+            while True:
+                value, is_open = (rng.choice(choices), False) if choices else self.value(pool.removeprefix("="), rng)
+                if value.lower() not in taken:
+                    break
+            values[name] = (value.lower() if lower else value, is_open)
+        parts = story.told(lambda name: values[name][0])
+        return [_Telling(text=text.lower() if lower else text, keys=tuple(names)) for text, names in parts], values
+
+    def _dressed(self, text: str, rng: random.Random) -> str:
+        """In training, a question as it may come: after a few words, without its mark, in small letters."""
+        if self.split == "train":
+            if rng.random() < 0.1:
+                text = f"{rng.choice(('Quick question:', 'Tell me,', 'Hey,', 'Remind me:', 'One question.', 'I forgot.'))} {text}"
+            if rng.random() < 0.1:
+                text = text.rstrip("?.")
+            if rng.random() < 0.1:
+                text = text.lower()
+        return text
+
+    # ---------------------------------------------------------------- joins
+
+    def _attributes(self, fact: FactType, taken: Iterable[FactType]) -> list[FactType]:
+        """What may be told of somebody by name: facts about the relation `fact`, none of which is told or asked for by itself."""
+        stem = fact.key.partition("_")[0]
+        used = {other.pool for other in taken if other.key.partition("_")[0] == stem}
+        data = _data("joins.toml")
+        names = tuple(data["relations"].get(fact.key, ()))
+        attributes = data["attribute"] if names else []
+        return [
+            FactType(f"{fact.key}.{row['pool']}", row["pool"], _wordings(row["says"], self.split), _wordings(row["asks"], self.split), names)
+            for row in attributes
+            if row["pool"] not in used
+        ]
+
+    def _say_of(self, name: str, fact: FactType, value: str, rng: random.Random) -> str:
+        text = rng.choice(fact.says).replace("{p}", name).replace("{v}", value)
+        return text[0].upper() + text[1:]
+
+    def _ask_of(self, fact: FactType, rng: random.Random) -> str:
+        text = rng.choice(fact.asks).replace("{r}", rng.choice(fact.names))
+        return self._dressed(text, rng)
+
     # ---------------------------------------------------------------- people
 
     def person(
@@ -409,13 +488,19 @@ class Corpus:
         sessions: int = 2,
         tools: int = 0,
         updates: float = 0.0,
+        stories: int = 0,
+        joins: int = 0,
     ) -> Person:
         """A person who tells `facts` facts with about `talk` exchanges of small talk after each, and a share `updates` of them later anew.
 
         `questions` are asked about them, a share `unknown` of these about facts that were never told; with `tools` at
-        hand, a third of them are requests that need a tool.
+        hand, a third of them are requests that need a tool. Up to `stories` stories are told too, each asked about as
+        often as two facts; and of up to `joins` people whose names are facts, something by their names.
         """
-        types = rng.sample(self.fact_types, min(len(self.fact_types), facts + 8))
+        chosen = self._pick_stories(stories, rng)
+        pools = {pool for story in chosen for pool in story.asked_pools}
+        usable = [fact for fact in self.fact_types if fact.pool not in pools] if pools else self.fact_types
+        types = rng.sample(usable, min(len(usable), facts + 8))
         if self.split == "train":
             types = list({fact.key: fact for fact in (self._made_up(rng) if rng.random() < 0.2 else fact for fact in types)}.values())
             facts = min(facts, len(types) - 1)
@@ -423,12 +508,31 @@ class Corpus:
         values: dict[str, tuple[str, bool]] = {}
         for fact in told:
             values[fact.key] = self._unlike(fact, values.values(), rng)
-        pending: list[tuple[FactType, str, str | None]] = [(fact, values[fact.key][0], None) for fact in told]  # what to tell, in place of what
+        pending = [_Telling(fact, values[fact.key][0]) for fact in told]
         old: dict[str, tuple[str, bool]] = {}
         for fact in [fact for fact in told if updates and rng.random() < updates]:
             old[fact.key], values[fact.key] = values[fact.key], self._unlike(fact, [*values.values(), *old.values()], rng)
-            first = next(place for place, (other, _, _) in enumerate(pending) if other is fact)
-            pending.insert(rng.randint(first + 1, len(pending)), (fact, values[fact.key][0], old[fact.key][0]))
+            first = next(place for place, telling in enumerate(pending) if telling.fact is fact)
+            pending.insert(rng.randint(first + 1, len(pending)), _Telling(fact, values[fact.key][0], old[fact.key][0]))
+        joined: list[FactType] = []
+        for fact in rng.sample(told, len(told)) if joins else ():
+            if len(joined) < joins and (attributes := self._attributes(fact, types)):
+                attribute = rng.choice(attributes)
+                joined.append(attribute)
+                values[attribute.key] = self._unlike(attribute, values.values(), rng)
+                tellings = [_Telling(text=self._say_of(values[fact.key][0], attribute, values[attribute.key][0], rng), keys=(attribute.key,))]
+                if rng.random() < 0.5:  # of somebody else, too
+                    somebody, something = (self._unlike(kind, values.values(), rng)[0] for kind in (fact, attribute))
+                    tellings.append(_Telling(text=self._say_of(somebody, attribute, something, rng)))
+                for telling in tellings:
+                    pending.insert(rng.randint(0, len(pending)), telling)
+        blanks: list[dict[str, tuple[str, bool]]] = []
+        for number, story in enumerate(chosen):
+            tellings, filled = self._fill_blanks(story, rng)
+            blanks.append(filled)
+            places = sorted(rng.randint(0, len(pending)) for _ in tellings)
+            for offset, (place, telling) in enumerate(zip(places, tellings, strict=True)):
+                pending.insert(place + offset, replace(telling, keys=tuple(f"{number}.{name}" for name in telling.keys)))
         turns: list[Message] = []
         marks: list[int] = []
         where: dict[str, int] = {}
@@ -438,10 +542,15 @@ class Corpus:
             batch, pending = (pending[:2], pending[2:]) if len(pending) > 1 and rng.random() < 0.12 else (pending[:1], pending[1:])
             session = (count - len(pending) - 1) * sessions // max(1, count)
             said = []
-            for fact, value, instead in batch:
-                (before if fact.key in old and instead is None else where)[fact.key] = len(turns)
-                text = self._say(fact, value, rng)
-                said.append(text if instead is None else self._change(text, instead, rng))
+            for telling in batch:
+                if telling.fact is None:
+                    where |= dict.fromkeys(telling.keys, len(turns))
+                    said.append(telling.text)
+                    continue
+                fact = telling.fact
+                (before if fact.key in old and telling.instead is None else where)[fact.key] = len(turns)
+                text = self._say(fact, telling.value, rng)
+                said.append(text if telling.instead is None else self._change(text, telling.instead, rng))
             exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(_share(_data("talk.toml")["acks"], self.split)))]]
             exchanges += [self.talk(rng) for _ in range(int(talk + rng.random()))]
             for exchange in exchanges:
@@ -449,6 +558,19 @@ class Corpus:
                 marks.extend([session] * len(exchange))
         kit = self._kit(rng, tools, [fact.key for fact in told])
         asked: list[Question] = []
+        for _ in range(round(questions * 2 * len(chosen) / (2 * len(chosen) + facts))):
+            number = rng.randrange(len(chosen))
+            if rng.random() < unknown:
+                asked.append(self._about_nothing(chosen, {fact.pool for fact in told}, rng))
+                continue
+            text, name = rng.choice(chosen[number].asks)
+            answer, is_open = blanks[number][name]
+            asked.append(Question(self._dressed(text, rng), answer, f"story.{name}", where[f"{number}.{name}"], is_open, "story"))
+        for _ in range(round((questions - len(asked)) * len(joined) / (len(joined) + facts)) if joined else 0):
+            attribute = rng.choice(joined)
+            answer, is_open = values[attribute.key]
+            asked.append(Question(self._ask_of(attribute, rng), answer, attribute.key, where[attribute.key], is_open, "joined"))
+        questions -= len(asked)
         rounds = [rng.sample(told, min(facts, questions - start)) for start in range(0, questions, facts)]  # each fact once before any again
         for fact in (fact for row in rounds for fact in row):
             if kit and rng.random() < 0.4:
@@ -464,7 +586,17 @@ class Corpus:
                 changed = fact.key in old
                 text = self._framed("now", fact, rng) if changed and rng.random() < 0.4 else self._ask(fact, rng)
                 asked.append(Question(text, answer, fact.key, where[fact.key], is_open, "update" if changed else "single"))
+        if chosen or joined:
+            rng.shuffle(asked)
         return Person(tuple(turns), tuple(marks), tuple(asked), kit)
+
+    def _about_nothing(self, chosen: Sequence[Story], pools: set[str], rng: random.Random) -> Question:
+        """A question of a story that was not told, for a kind of value that nothing told has."""
+        pools = pools.union(*(story.blanks.values() for story in chosen))
+        while True:
+            story = rng.choice(self.stories)
+            if story.asks and story not in chosen and not story.asked_pools & pools:
+                return Question(self._dressed(rng.choice(story.asks)[0], rng), UNKNOWN, "story", None)
 
     def _kit(self, rng: random.Random, count: int, told: Sequence[str]) -> tuple[Tool, ...]:
         """`count` tools, most of which need a fact that was told."""

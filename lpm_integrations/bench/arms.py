@@ -270,26 +270,33 @@ class _Hybrid(LPMArm):
 _PLAIN: Final[dict[str, type[Arm]]] = {"none": BareArm, "shuffled": _Shuffled, "full": _Full, "lpm": LPMArm}
 _RETRIEVING: Final[dict[str, tuple[type[_RAG] | type[_Hybrid], int]]] = {"rag": (_RAG, 5), "hybrid": (_Hybrid, 2)}
 _TRAINED: Final = ("lpm+consolidated", "lora", "prompt_tuning")
+_COUNTED: Final = ("lpm", "lpm_slots")  # a number in their names is one of soft tokens, of slots
+_ABLATED: Final = ("lpm_slots", "lpm_static", "lpm_window", "lpm_message")
 _TUNED = re.compile(r"([a-z_+]+)@([0-9.e-]{1,8})")
 
-ARMS: Final = (*_PLAIN, *_RETRIEVING, *_TRAINED)
-"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10. A trained arm's name may say its learning rate: lora@1e-3."""
+ARMS: Final = (*_PLAIN, *_RETRIEVING, *_TRAINED, *_ABLATED)
+"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10. A trained arm's name may say its learning rate: lora@1e-3;
+lpm@H keeps H soft tokens, lpm_slots@N has N slots."""
 
 
 def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> Arm:
     """An arm by name. With an `answerer`, that model answers, from text. Raises InvalidInputError for a name that is none, or gives no text."""
     kind, number = _parse(name)
-    if kind in _PLAIN:
+    if kind in _PLAIN and number is None:
         return _PLAIN[kind](engine, folder, max_new_tokens, answerer)
     if kind in _RETRIEVING:
         made, usual = _RETRIEVING[kind]
         return made(engine, folder, max_new_tokens, answerer, k=int(number or usual))
-    from lpm_integrations.bench.trained import trained_arm
-
     if answerer:
         raise InvalidInputError(
             f"the arm {name!r} changes what stands before or within the backbone, which no other model can read; leave it or --answerer out"
         )
+    if kind not in _TRAINED:
+        from lpm_integrations.bench.ablated import ablated_arm
+
+        return ablated_arm(kind, engine, folder, max_new_tokens, None if number is None else int(number))
+    from lpm_integrations.bench.trained import trained_arm
+
     return trained_arm(kind, engine, folder, max_new_tokens, number)
 
 
@@ -311,9 +318,11 @@ def _parse(name: str) -> tuple[str, float | None]:
         number = float(text) if text else None
     except ValueError:
         kind, number = name, None
-    fits = number is None or (kind in _RETRIEVING and number in range(1, 10_000)) or (kind in _TRAINED and 0 < number < 1)
+    whole = kind in _RETRIEVING or kind in _COUNTED
+    fits = kind != "lpm_slots" if number is None else (whole and number in range(1, 10_000)) or (kind in _TRAINED and 0 < number < 1)
     if kind not in ARMS or not fits:
         raise InvalidInputError(
-            f"there is no arm {name!r}; arms are {', '.join(ARMS)}, rag@K and hybrid@K for K turns of text, and lora@RATE for a learning rate"
+            f"there is no arm {name!r}; arms are {', '.join(ARMS)}, rag@K and hybrid@K for K turns of text, lora@RATE for a learning rate, "
+            "lpm@H for H soft tokens and lpm_slots@N for N slots"
         )
     return kind, number

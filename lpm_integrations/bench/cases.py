@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from lpm_core.training.corpus import UNKNOWN, Corpus
 from lpm_integrations.bench.datasets.locomo import Conversation
 from lpm_integrations.bench.datasets.personamem import QUESTION_TYPES, PersonaMem, PersonaQuestion
 
-__all__ = ["ANSWERABLE", "NEVER_TOLD", "Case", "HistoryTurn", "TestQuestion", "locomo_case", "personamem_cases", "probe_cases"]
+if TYPE_CHECKING:
+    import random
+
+    from lpm_core.chat import ChatFormat
+
+__all__ = ["ANSWERABLE", "NEVER_TOLD", "Case", "HistoryTurn", "TestQuestion", "lengthened", "locomo_case", "personamem_cases", "probe_cases"]
 
 ANSWERABLE, NEVER_TOLD = 4, 5
 """Category ids of probes, those of LoCoMo: single-hop and adversarial."""
@@ -71,6 +77,21 @@ def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, spli
             for index, question in enumerate(person.questions)
         )
         yield Case(f"probe-{seed}-{number}", turns, asked)
+
+
+def lengthened(case: Case, tokens: int, chat: ChatFormat, corpus: Corpus, rng: random.Random) -> Case:
+    """The case with small talk between its turns until the history has `tokens` tokens, or more if it had."""
+    turns = list(case.turns)
+    length = sum(len(chat.turn(turn.role, chat.content(turn.content))[0]) for turn in turns)
+    number = 0
+    while length < tokens:
+        place = 2 * rng.randint(0, len(turns) // 2)
+        session = turns[min(place, len(turns) - 1)].session_id
+        exchange = [HistoryTurn(session, role, content, f"talk{number}.{part}") for part, (role, content) in enumerate(corpus.talk(rng))]
+        turns[place:place] = exchange
+        length += sum(len(chat.turn(turn.role, chat.content(turn.content))[0]) for turn in exchange)
+        number += 1
+    return replace(case, turns=tuple(turns))
 
 
 def locomo_case(conversation: Conversation, flagged: Collection[str] | None = None) -> Case:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +29,7 @@ app = typer.Typer(help="Compare LPM with no memory, full context and RAG.", no_a
 Arms = Annotated[
     str,
     typer.Option(
-        help="Comma-separated: none, shuffled, full, rag, lpm, hybrid, lpm+consolidated, lora, prompt_tuning; rag@10 for 10 turns of text, lora@1e-3 for a learning rate."
+        help="Comma-separated: none, shuffled, full, rag, lpm, hybrid, lpm+consolidated, lora, prompt_tuning; rag@10 for 10 turns of text, lora@1e-3 for a learning rate. Parts of LPM: lpm@8 (soft tokens), lpm_slots@16, lpm_static, lpm_window, lpm_message."
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--json", help="Write the result document here.")]
@@ -124,6 +124,38 @@ def exact(answer: str, gold: str) -> float:
     return float(words(answer) == words(gold))
 
 
+def _as_told(answer: str, question: TestQuestion) -> float:
+    return exact(answer, question.gold or "")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """What a comma-separated list names, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _numbers(lengths: str) -> tuple[int, ...]:
+    """Lengths from a comma-separated list. Raises InvalidInputError."""
+    try:
+        numbers = tuple(map(int, _parts(lengths)))
+    except ValueError as error:
+        raise InvalidInputError(f"--lengths {lengths!r}: numbers of tokens with commas between them, as in 256,4096") from error
+    if not numbers or min(numbers) < 1:
+        raise InvalidInputError(f"--lengths {lengths!r}: at least one number of tokens, none below 1")
+    return numbers
+
+
+def _print_lengths(document: Mapping[str, Any]) -> None:
+    """What was answered right, and the time of a question, by length of history."""
+    from lpm_integrations.bench.progress import narrow_table
+
+    names = document["arms"]
+    shown = narrow_table("by tokens of history", ("tokens", *names, *(f"{name} ms" for name in names)))
+    for tokens, row in document["lengths"].items():
+        found = [row["arms"][name] for name in names]
+        shown.add_row(tokens, *(f"{arm['overall']:.3f}" for arm in found), *(f"{arm['cost']['total_ms']:.0f}" for arm in found))
+    Console().print(shown)
+
+
 @app.command()
 def probes(
     arms: Arms = "none,shuffled,full,rag,lpm",
@@ -148,7 +180,45 @@ def probes(
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
     cases = list(probe_cases(people, seed, facts, questions))
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
-    _run("probes", cases, names, lambda answer, question: exact(answer, question.gold or ""), config, out, **options)
+    _run("probes", cases, names, _as_told, config, out, **options)
+
+
+@app.command()
+def scaling(
+    arms: Arms = "full,rag,lpm",
+    lengths: Annotated[str, typer.Option(help="Tokens of history, comma-separated.")] = "256,512,1024,2048,4096,8192,16384",
+    people: Annotated[int, typer.Option(help="Unseen users.")] = 8,
+    facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
+    questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
+    dialogues: Annotated[list[Path] | None, typer.Option(help="Human dialogues (JSON lines) for the small talk between facts.", exists=True)] = None,
+    seed: int = 0,
+    out: Out = None,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """Accuracy and cost against the length of the history: the same people and questions with more and more small talk between the facts."""
+    from lpm_core.training.corpus import Corpus, read_dialogues
+    from lpm_integrations.bench.arms import arm_names
+    from lpm_integrations.bench.cases import lengthened, probe_cases
+    from lpm_integrations.bench.files import write_json
+    from lpm_integrations.bench.runner import run
+
+    names, corpus = arm_names(arms), Corpus("test", read_dialogues(dialogues or []))
+    config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
+    document: dict[str, Any] = {"benchmark": "scaling", "lengths": {}, "arms": names}
+    with _engine(model, memory) as engine:
+        for tokens in _numbers(lengths):
+            cases = [
+                lengthened(case, tokens, engine.backbone.chat, corpus, random.Random(f"{seed}/{case.user_id}"))
+                for case in probe_cases(people, seed, facts, questions)
+            ]
+            result = run(f"scaling {tokens}", cases, names, _as_told, engine=engine, config=config, console=Console(stderr=True))
+            rows = {arm: {key: row[key] for key in ("overall", "categories", "counts", "cost")} for arm, row in result["arms"].items()}
+            document |= {"config": result["config"], "environment": result["environment"]}
+            document["lengths"][str(tokens)] = {"arms": rows}
+            if out:
+                write_json(document, out)
+    _print_lengths(document)
 
 
 @app.command()
@@ -397,16 +467,9 @@ def cost(
     from lpm_integrations.bench.files import read_json, write_json
     from lpm_integrations.bench.progress import narrow_table
 
-    def names(text: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-    try:
-        numbers = tuple(map(int, names(lengths)))
-    except ValueError as error:
-        raise InvalidInputError(f"--lengths {lengths!r}: numbers of tokens with commas between them, as in 256,4096") from error
     if resume and out is None:
         raise InvalidInputError("--resume needs --json: what was measured so far is in that file")
-    plan = CostPlan(names(shape.lower()), numbers, names(arms), repeats, tokens, soft_tokens, device, dtype, seed, model, memory)
+    plan = CostPlan(_parts(shape.lower()), _numbers(lengths), _parts(arms), repeats, tokens, soft_tokens, device, dtype, seed, model, memory)
     document: dict[str, Any] = {"shapes": {}}
     try:
         for document in measure_cost(plan, Console(stderr=True), read_json(out) if resume and out and out.exists() else None):
