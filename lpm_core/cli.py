@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lpm_core.exceptions import InvalidInputError, LPMError
+from lpm_core.exceptions import InvalidInputError, LPMError, MissingDependencyError
 
 if TYPE_CHECKING:
     from lpm_core.engine import ForgetReceipt
     from lpm_core.storage.rekey import Rekeyed
+    from lpm_core.training.memory import MemoryRecipe
 
 __all__ = ["app", "main"]
 
@@ -413,7 +414,10 @@ def train_embedded(
 @train.command("memory")
 def train_memory(
     backbone: Annotated[str, typer.Option(help="Folder or hub name of a Qwen3.")],
-    output: Annotated[Path, typer.Option(help="Where the memory weights go; training continues from checkpoints there.")],
+    output: Annotated[Path, typer.Option(help="Where the memory weights go; training continues from checkpoints there.")] = Path("runs/memory"),
+    conversations: Annotated[
+        list[Path] | None, typer.Option(help='Your own, as JSON lines {"messages": [{"role", "content"}, …]}: half of what is learned from.', exists=True)
+    ] = None,
     dialogues: Annotated[list[Path] | None, typer.Option(help="Human dialogues (JSON lines) to mix in.", exists=True)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     dtype: str = "float32",
@@ -421,24 +425,79 @@ def train_memory(
     steps: Annotated[int, typer.Option(help="Steps through the backbone, after those of the attention alone.")] = 2400,
     retrieval_steps: Annotated[int, typer.Option(help="Steps of the attention alone.")] = 400,
     users_per_step: int = 24,
+    accumulate: Annotated[int, typer.Option(help="Batches behind each step.", min=1)] = 1,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Recompute the backbone's activations: less memory, a third more time.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell parameters, memory, operations a step and hours; nothing is loaded.")] = False,
+    gpu: Annotated[str, typer.Option(help="The GPU that --dry-run reckons with: h200, h100, a100, l40s, rtx4090, rtx3090.")] = "h200",
+    as_json: Json = False,
     cold: Annotated[bool, typer.Option("--cold", help="Start from the weights of a cold start, which retrieve untrained; their slots are wider.")] = False,
     seed: int = 0,
 ) -> None:
-    """Train memory weights for a Qwen3 on the synthetic corpus. Pass OUTPUT/memory as `memory` afterwards."""
+    """Train memory weights for a Qwen3 on the synthetic corpus and your own conversations. Pass OUTPUT/memory as `memory` afterwards.
+
+    In several processes: `accelerate launch --num_processes 2 -m lpm_core train memory …`.
+    """
+    from lpm_core.training.memory import MemoryRecipe
+
+    recipe = MemoryRecipe(
+        heads=heads, steps=steps, retrieval_steps=retrieval_steps, users=users_per_step, accumulate=accumulate, checkpointing=checkpointing, seed=seed
+    )
+    if dry_run:
+        _plan(backbone, recipe, gpu, as_json)
+        return
     from lpm_core.backbone import Backbone
     from lpm_core.cold import cold_weights
     from lpm_core.training.corpus import read_dialogues
     from lpm_core.training.embedded import pick_device
-    from lpm_core.training.memory import MemoryRecipe
     from lpm_core.training.memory import train_memory as run
     from lpm_core.training.progress import Report
 
-    loaded = Backbone.load(backbone, device=pick_device(device), dtype=dtype)
+    wanted = pick_device(device)
+    accelerator = _accelerator(cpu=wanted == "cpu") if "WORLD_SIZE" in os.environ else None
+    loaded = Backbone.load(backbone, device=str(accelerator.device) if accelerator else wanted, dtype=dtype)
     output.mkdir(parents=True, exist_ok=True)
-    report = Report()
-    recipe = MemoryRecipe(heads=heads, steps=steps, retrieval_steps=retrieval_steps, users=users_per_step, seed=seed)
-    run(recipe, loaded, read_dialogues(dialogues or []), output, report, cold_weights(loaded, heads=heads) if cold else None)
+    report = Report(Console(stderr=True, quiet=accelerator is not None and not accelerator.is_main_process))
+    start = cold_weights(loaded, heads=heads) if cold else None
+    run(recipe, loaded, read_dialogues(dialogues or []), output, report, start, read_dialogues(conversations or []), accelerator)
     report.say(f"memory weights are in {output / 'memory'}")
+
+
+def _accelerator(*, cpu: bool) -> Any:
+    """This process among those that `accelerate launch` started."""
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise MissingDependencyError('accelerate is not installed: pip install "latent-personal-memory[train]"') from error
+    return Accelerator(cpu=cpu)
+
+
+def _plan(backbone: str, recipe: MemoryRecipe, gpu: str, as_json: bool) -> None:
+    """Print what training will take."""
+    from lpm_core.training.plan import training_plan
+
+    plan = training_plan(backbone, recipe, gpu=gpu.lower(), checkpointing=recipe.checkpointing)
+    if as_json:
+        Console().print_json(json.dumps(vars(plan)))
+        return
+    table = Table(title=f"training memory weights for {plan.backbone}", show_header=False, title_justify="left")
+    for name, value in (
+        ("backbone, frozen", f"{plan.backbone_parameters:,} parameters"),
+        ("trained, shared by all users", f"{plan.shared_parameters:,} parameters"),
+        ("a slot, all heads", f"{plan.slot_numbers:,} numbers"),
+        (
+            "a user with 32 slots",
+            f"{plan.user_numbers:,} numbers; a LoRA of rank 16 has {plan.lora_numbers:,}, {plan.lora_numbers / plan.user_numbers:.0f} times as many",
+        ),
+        ("a step", f"{plan.step_tokens:,} tokens, {plan.step_flops:.3g} floating-point operations"),
+        (
+            "memory",
+            f"{plan.memory_bytes / 1e9:.1f} GB"
+            + ("" if plan.fits else f": more than a {plan.gpu} has; try --checkpointing, fewer --users-per-step and more --accumulate"),
+        ),
+        (f"{plan.steps:,} steps on one {plan.gpu}", f"{plan.hours:.2g} hours at 35 % of its stated speed"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
 
 
 def main() -> None:

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from lpm_core import LPM
 from lpm_core.exceptions import InvalidInputError
+from lpm_core.shapes import SHAPES, Shape
 from lpm_integrations.bench import cost
 from lpm_integrations.bench.cli import app
-from lpm_integrations.bench.cost import SHAPES, CostPlan, Shape, history, measure_cost, notes, tables
+from lpm_integrations.bench.cost import CostPlan, history, measure_cost, notes, tables
 from lpm_integrations.bench.report import page, read_result
 
 TINY = Shape(32, 2, 8, 64)
@@ -87,7 +88,7 @@ def test_shapes_are_those_of_the_family() -> None:
     billions = {}
     for name in ("0.6b", "1.7b", "4b", "8b"):
         with torch.device("meta"):
-            billions[name] = AutoModelForCausalLM.from_config(cost._config(SHAPES[name])).num_parameters() / 1e9
+            billions[name] = AutoModelForCausalLM.from_config(SHAPES[name].config()).num_parameters() / 1e9
 
     assert billions == pytest.approx({"0.6b": 0.596, "1.7b": 1.721, "4b": 4.022, "8b": 8.191}, abs=0.001)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 
-from lpm_core.training.corpus import UNKNOWN, Corpus, _data, _share, _wordings
+from lpm_core.training.corpus import UNKNOWN, Corpus, _data, _real, _share, _wordings
+from lpm_core.training.stories import read_stories
 
 _DIALOGUES = [[("user", "hello there my friend lasagna"), ("assistant", "hello"), ("user", "what about gardens"), ("assistant", "gardens are nice")]] * 50
 
@@ -108,3 +109,57 @@ def test_frames_of_changes_are_held_out() -> None:
         shown = {split: set(_wordings(frames, split)) for split in ("train", "validation", "test")}
         assert all(shown.values())
         assert sum(map(len, shown.values())) == len(frames) == len(set.union(*shown.values()))
+
+
+def test_stories_are_told_and_asked_about_in_every_split() -> None:
+    texts = {split: {turn for story in Corpus(split).stories for turn in story.turns} for split in ("train", "validation", "test")}
+    assert all(texts.values())
+    assert not texts["train"] & texts["test"]
+    assert not texts["train"] & texts["validation"]
+    assert not texts["validation"] & texts["test"]
+    for split in ("train", "validation", "test"):
+        people = list(Corpus(split).people(2, 60, 4, questions=10, stories=3))
+        told = [(question, person) for person in people for question in person.questions if question.kind == "story"]
+        assert told
+        assert all(len(person.questions) == 10 for person in people)
+        for question, person in told:
+            assert question.evidence is not None
+            assert question.answer.lower() in person.turns[question.evidence][1].lower()
+
+
+def test_every_story_has_blanks_that_can_be_filled_and_questions_about_them() -> None:
+    pools = set(_data("values.toml"))
+    for story in read_stories():
+        assert story.asks
+        assert {blank for _, blank in story.asks} <= set(story.blanks)
+        for pool in story.blanks.values():
+            assert pool in pools or (pool.startswith("=") and len(set(pool[1:].split("/"))) > 1)
+
+
+def test_no_story_asks_in_held_out_words_or_offers_held_out_values_in_training() -> None:
+    held_out = {value.lower() for pool in _data("values.toml") for value in _real(pool, "test")}
+    asked = {text.rstrip(".?!").lower() for fact in _data("facts.toml")["fact"] for text in _wordings(fact["asks"], "test")}
+    for story in Corpus("train").stories:
+        assert not {choice.lower() for pool in story.blanks.values() if pool.startswith("=") for choice in pool[1:].split("/")} & held_out
+        assert not {text.rstrip(".?!").lower() for text, _ in story.asks} & asked
+
+
+def test_joined_questions_need_the_name_that_another_turn_tells() -> None:
+    for split in ("train", "validation", "test"):
+        people = list(Corpus(split).people(4, 120, 8, questions=12, joins=3))
+        joined = [(question, person) for person in people for question in person.questions if question.kind == "joined"]
+        assert joined
+        for question, person in joined:
+            assert question.evidence is not None
+            told = person.turns[question.evidence][1]
+            assert question.answer.lower() in told.lower()
+            relation = _data("joins.toml")["relations"][question.key.partition(".")[0]]
+            assert any(name in question.text.lower() for name in relation)
+
+
+def test_frames_of_joins_are_held_out() -> None:
+    for row in _data("joins.toml")["attribute"]:
+        for kind in ("says", "asks"):
+            shown = {split: set(_wordings(row[kind], split)) for split in ("train", "validation", "test")}
+            assert all(shown.values())
+            assert sum(map(len, shown.values())) == len(row[kind]) == len(set.union(*shown.values()))

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
-from tiny_model import make_tiny
+from safetensors.torch import load_file
+from tiny_model import make_tiny, tiny_weights
+from typer.testing import CliRunner
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.cli import app
 from lpm_core.cold import cold_weights
+from lpm_core.exceptions import DatasetError, InvalidInputError, ModelNotFoundError
 from lpm_core.training.backbone import BackboneRecipe, train_backbone
 from lpm_core.training.corpus import read_dialogues
 from lpm_core.training.memory import MemoryRecipe, train_memory
+from lpm_core.training.plan import training_plan
 from lpm_core.training.progress import Report
 
 _BACKBONE = BackboneRecipe(
@@ -97,3 +107,77 @@ def test_dialogues_are_read_from_plain_and_compressed_lines(tmp_path: Path) -> N
         file.write(line)
 
     assert read_dialogues([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"]) == [[("user", "hi"), ("assistant", "hello")]] * 2
+
+
+def _trained(folder: Path, recipe: MemoryRecipe, backbone: Backbone, **options: Any) -> dict[str, torch.Tensor]:
+    start = tiny_weights(backbone)
+    return dict(train_memory(recipe, backbone, _DIALOGUES, folder, _quiet(), start, **options).state_dict())
+
+
+def test_recomputed_activations_give_the_same_weights(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    plain = _trained(tmp_path / "plain", _MEMORY, tiny_backbone)
+    thrifty = _trained(tmp_path / "thrifty", replace(_MEMORY, checkpointing=True), tiny_backbone)
+
+    for name, tensor in plain.items():
+        torch.testing.assert_close(thrifty[name], tensor)
+    assert not tiny_backbone.model.training
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_processes_do_the_work_of_two_accumulated_batches(tmp_path: Path, tied: bool) -> None:
+    folder = make_tiny(tmp_path / "model", tied=tied)
+    command = ["-m", "lpm_core", "train", "memory", "--backbone", str(folder), "--steps", "2", "--retrieval-steps", "2", "--users-per-step", "2"]
+    command += ["--heads", "4", "--device", "cpu"]
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_CONFIG_FILE": ""}
+
+    for arguments in ([*launch, *command, "--output", str(tmp_path / "two")], [*command, "--accumulate", "2", "--output", str(tmp_path / "one")]):
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+
+    two, one = (load_file(tmp_path / name / "memory" / "memory.safetensors") for name in ("two", "one"))
+    start = MemoryWeights.new(Backbone.load(folder), heads=4, agree=True).state_dict()
+    moved = sum(float((one[name] - start[name]).square().sum()) for name in one)
+    apart = sum(float((one[name] - two[name]).square().sum()) for name in one)
+    assert apart < 1e-3 * moved  # rounding in bfloat16, which Adam makes larger where gradients are small
+
+
+def test_conversations_of_ones_own_are_studied(tmp_path: Path) -> None:
+    backbone = Backbone.load(make_tiny(tmp_path / "model", terse=True))
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "my dog is rex"}, {"role": "assistant", "content": "good dog"}]}) + "\n")
+    recipe = replace(_MEMORY, retrieval_steps=0, conversation_share=1.0)
+    before = {name: tensor.clone() for name, tensor in tiny_weights(backbone).state_dict().items()}
+
+    after = _trained(tmp_path / "out", recipe, backbone, conversations=read_dialogues([file]))
+
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("line", ['{"turns": [["user"]]}', '{"messages": [{"role": "user"}]}', "{}", "no", '{"turns": [["user", 3]]}'])
+def test_a_line_that_is_no_dialogue_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"turns": [["user", "Hello."]]}\n' + line + "\n")
+
+    with pytest.raises(DatasetError, match="line 2"):
+        read_dialogues([file])
+
+
+def test_a_plan_tells_what_training_takes_without_loading_anything(tiny_folder: Path) -> None:
+    big = json.loads(CliRunner().invoke(app, ["train", "memory", "--backbone", "Qwen/Qwen3-1.7B", "--dry-run", "--json"]).stdout)
+    small = training_plan(str(tiny_folder), MemoryRecipe(heads=4), gpu="a100")
+
+    assert 1.7e9 < big["backbone_parameters"] < 1.75e9
+    assert big["lora_numbers"] == 16 * 28 * (2 * (2048 + 2048) + 2 * (2048 + 1024) + 3 * (2048 + 6144))
+    assert big["user_numbers"] == 32 * big["slot_numbers"]
+    assert big["fits"]
+    assert 0.01 < big["hours"] < 10
+    assert small.backbone_parameters == Backbone.load(tiny_folder).model.num_parameters()
+    assert "parameters" in CliRunner().invoke(app, ["train", "memory", "--backbone", str(tiny_folder), "--dry-run"]).stdout
+
+
+def test_a_plan_for_what_is_not_there_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="h200"):
+        training_plan("1.7b", MemoryRecipe(), gpu="abacus")
+    with pytest.raises(ModelNotFoundError, match=r"config\.json"):
+        training_plan(str(tmp_path), MemoryRecipe())

@@ -2,7 +2,10 @@
 
 Users are written in one pass and asked about what they told; only the soft tokens stand between. First the attention
 alone learns to rest on slots of the turn with the answer. Then the loss is the cross-entropy of the answer, and in part
-still that of the attention.
+still that of the attention. On conversations of one's own, which nobody asked about, the backbone's self-study asks, and the
+answers it gives with the conversation in context are what is learned.
+
+Several processes, started by `accelerate launch`, work on batches of their own and share the mean of their gradients.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,14 +24,21 @@ from torch.nn import functional as F
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.consolidation import ConsolidationRecipe, answer_logits, distillation_loss, self_study
+from lpm_core.memory import Turn
 from lpm_core.training.backbone import answer_ids, learning_rate, load_optimizers, save_optimizers
 from lpm_core.training.corpus import UNKNOWN, Corpus, Message, Person, Question, Tool
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from lpm_core.training.progress import Report
 
 __all__ = ["MemoryRecipe", "memory_recall", "train_memory"]
+
+_STRETCH = 12  # turns of a conversation that are studied at a time
+_SELF_STUDY = ConsolidationRecipe(questions=4, batch=16)
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,12 @@ class MemoryRecipe:
     system_share: float = 0.2
     tool_share: float = 0.15
     unknown_share: float = 0.3
+    story_share: float = 0.4
+    max_stories: int = 3
     empty_share: float = 0.03
+    conversation_share: float = 0.5
+    accumulate: int = 1
+    checkpointing: bool = False
     checkpoint_every: int = 100
     probe_people: int = 32
     seed: int = 0
@@ -102,13 +118,18 @@ def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *,
 
 def encode(questions: Sequence[Question], users: int, weights: MemoryWeights, backbone: Backbone) -> Tensor:
     """e(x) of the users' questions, equally many of each: [users, questions of each, query_size]."""
-    asked = [backbone.chat.content(question.text)[-weights.config.query_tokens :] for question in questions]
+    query = _encoded([backbone.chat.content(question.text)[-weights.config.query_tokens :] for question in questions], weights, backbone)
+    return query.view(users, -1, query.shape[-1])
+
+
+def _encoded(asked: Sequence[Sequence[int]], weights: MemoryWeights, backbone: Backbone) -> Tensor:
+    """e(x) of token ids [Q, query_size]."""
     ids = _pad(asked).to(backbone.device)
     inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
     with torch.no_grad():
         states = backbone.states(ids)
     query: Tensor = weights.projection.encode(states, inside)
-    return query.view(users, -1, query.shape[-1])
+    return query
 
 
 def read(questions: Sequence[Question], slots: Tensor, mask: Tensor, weights: MemoryWeights, backbone: Backbone) -> tuple[Tensor, Tensor]:
@@ -156,7 +177,7 @@ def _prompt(question: Question, window: Sequence[Message], backbone: Backbone, t
 @torch.no_grad()
 def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
-    scores: dict[str, list[float]] = {"known": [], "open": [], "untold": [], "attention": []}
+    scores: dict[str, list[float]] = {"known": [], "open": [], "untold": [], "story": [], "attention": []}
     for start in range(0, len(people), 8):
         users = [_user(person, weights, backbone) for person in people[start : start + 8]]
         questions = [question for user in users for question in user.person.questions]
@@ -166,7 +187,8 @@ def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Ba
             soft, attention = read(questions, slots, mask, weights, backbone)
             _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [answer_ids(q, backbone.chat) for q in questions], backbone)
         for row, question in enumerate(questions):
-            kind = "untold" if question.evidence is None else "open" if question.open_vocabulary else "known"
+            told = question.kind if question.kind == "story" else "open" if question.open_vocabulary else "known"
+            kind = "untold" if question.evidence is None else told
             scores[kind].append(float(right[row]))
             scores["attention"].append(float((-_attention_loss(attention[row : row + 1].float(), [question], users, [owners[row]])).exp()))
     return {kind: sum(values) / len(values) for kind, values in scores.items() if values}
@@ -179,9 +201,16 @@ def train_memory(
     folder: Path,
     report: Report,
     weights: MemoryWeights | None = None,
+    conversations: Sequence[Sequence[Message]] = (),
+    accelerator: Accelerator | None = None,
 ) -> MemoryWeights:
-    """Train memory weights for a backbone into `folder`, from `weights` or new ones; continues from the last checkpoint there."""
+    """Train memory weights for a backbone into `folder`, from `weights` or new ones; continues from the last checkpoint there.
+
+    conversations: of one's own, to learn from by self-study in a share of the batches; dialogues are small talk. accelerator: of one process
+    among several, which all call this; the first alone writes.
+    """
     corpus = Corpus("train", dialogues)
+    processes, own = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     state_file, moments, saved = folder / "memory.state.json", folder / "memory.optimizer.safetensors", folder / "memory"
     state = json.loads(state_file.read_text()) if state_file.exists() else {"step": 0}
     if state["step"]:
@@ -196,32 +225,84 @@ def train_memory(
         load_optimizers([optimizer], moments)
     total = recipe.retrieval_steps + recipe.steps
     report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {total}")
-    probes = list(Corpus("validation").people(recipe.seed, recipe.probe_people, 8))
+    unseen = Corpus("validation")
+    probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 3, stories=3)]
+    if recipe.checkpointing:
+        _recompute(backbone, True)
+    parts = [own * recipe.accumulate + part for part in range(recipe.accumulate)]  # this process's batches of a step
     for number in report.steps(state["step"], total, "memory"):
         step = number - recipe.retrieval_steps
         optimizer.zero_grad(set_to_none=True)
         if step < 0:  # first the attention alone
             rate = recipe.retrieval_learning_rate * learning_rate(number, recipe.retrieval_steps, recipe.warmup)
-            attention = _retrieval_step(recipe, corpus, weights, backbone, number)
-            attention.backward()  # type: ignore[no-untyped-call]
-            report.value(attention=attention.item())
+            for part in parts:
+                attention = _retrieval_step(recipe, corpus, weights, backbone, _stream("retrieval", recipe, number, part))
+                (attention / len(parts)).backward()  # type: ignore[no-untyped-call]
+                report.value(attention=attention.item())
         else:
             rate = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
-            loss, attention, right = _step(recipe, corpus, weights, backbone, step)
             share = recipe.attention_floor + (recipe.attention_weight - recipe.attention_floor) * max(0.0, 1 - step / (recipe.attention_until * recipe.steps))
-            (loss + share * attention).backward()  # type: ignore[no-untyped-call]
-            report.value(loss=loss.item(), attention=attention.item(), right=right)
+            for part in parts:
+                rng = _stream("memory", recipe, step, part)
+                if conversations and rng.random() < recipe.conversation_share:
+                    loss = _conversation_step(conversations, weights, backbone, rng)
+                    report.value(distillation=loss.item())
+                else:
+                    answers, attention, right = _step(recipe, corpus, weights, backbone, step, rng)
+                    loss = answers + share * attention
+                    report.value(loss=answers.item(), attention=attention.item(), right=right)
+                (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+        if accelerator and processes > 1:
+            for parameter in parameters:
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                parameter.grad = accelerator.reduce(gradient, "mean")
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
-        if (number + 1) % recipe.checkpoint_every == 0 or number + 1 == total:
+        if own == 0 and ((number + 1) % recipe.checkpoint_every == 0 or number + 1 == total):
             weights.save(saved, backbone, training=asdict(recipe))
             save_optimizers([optimizer], moments)
             state_file.write_text(json.dumps({"step": number + 1, "recipe": asdict(recipe)}))
             figures = memory_recall(probes, weights, backbone)
             report.say("recall from memory, 8 facts, validation split: " + "  ".join(f"{kind} {value:.2f}" for kind, value in figures.items()))
+    if recipe.checkpointing:
+        _recompute(backbone, False)
+    if accelerator:
+        accelerator.wait_for_everyone()
     return weights
+
+
+def _recompute(backbone: Backbone, on: bool) -> None:
+    """Whether the backbone's activations are computed anew on the way back; only in training mode, which changes nothing else: Qwen3 has no dropout."""
+    model: Any = backbone.model
+    name = f"checkpointing_{'enable' if on else 'disable'}"
+    call = getattr(model, f"activation_{name}", None) or getattr(model, f"gradient_{name}")  # the second name is that of older releases
+    call(*([{"use_reentrant": False}] if on else []))
+    model.train(on)
+
+
+def _stream(kind: str, recipe: MemoryRecipe, step: int, part: int) -> random.Random:
+    """Random numbers of one batch of a step, the same in however many processes the batches are made."""
+    return random.Random(f"{kind}/{recipe.seed}/{step}" + (f"/{part}" if part else ""))
+
+
+def _conversation_step(conversations: Sequence[Sequence[Message]], weights: MemoryWeights, backbone: Backbone, rng: random.Random) -> Tensor:
+    """Distillation on a stretch of one conversation: what the backbone asks and answers with it in context, answered from the slots alone."""
+    said = rng.choice(conversations)
+    start = rng.randrange(max(1, len(said) - _STRETCH + 1))
+    stretch = tuple(said[start : start + _STRETCH])
+    at = datetime.fromtimestamp(0, UTC)
+    turns = [Turn(str(number), "", "", "user" if role == "user" else "assistant", text, at, "user") for number, (role, text) in enumerate(stretch)]
+    studies = self_study(turns, backbone, _SELF_STUDY, rng)
+    user = _user(Person(stretch, (0,) * len(stretch), ()), weights, backbone)
+    if not studies or not user.chunks:
+        return next(weights.parameters()).sum() * 0.0
+    with torch.autocast(backbone.device.type, torch.bfloat16):
+        slots, mask = write([user], weights, backbone)
+        limit = weights.config.query_tokens
+        soft, _ = weights.projection(_encoded([study.question[-limit:] for study in studies], weights, backbone)[None], slots, mask)
+        return distillation_loss(answer_logits(backbone, studies, soft[0]), studies)
 
 
 def _keep_apart(weights: MemoryWeights) -> None:
@@ -241,13 +322,20 @@ def _window(recipe: MemoryRecipe, corpus: Corpus, rng: random.Random) -> list[Me
     return window
 
 
-def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> Tensor:
+def _telling(recipe: MemoryRecipe, facts: int, rng: random.Random) -> tuple[int, int]:
+    """How many facts a person tells, and how many stories: a story takes the place of some facts."""
+    if rng.random() >= recipe.story_share:
+        return facts, 0
+    return max(1, facts // 2), rng.randint(1, recipe.max_stories)
+
+
+def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, rng: random.Random) -> Tensor:
     """Loss of the attention on addresses alone, for many fresh users: nothing passes through the backbone's upper layers."""
-    rng = random.Random(f"retrieval/{recipe.seed}/{step}")
-    people = [
-        corpus.person(rng, rng.randint(2, recipe.max_facts + 2), talk=1.5 * rng.random(), questions=recipe.retrieval_questions, unknown=recipe.unknown_share)
-        for _ in range(recipe.retrieval_users)
-    ]
+    people = []
+    for _ in range(recipe.retrieval_users):
+        facts, stories = _telling(recipe, rng.randint(2, recipe.max_facts + 2), rng)
+        talk = 1.5 * rng.random()
+        people.append(corpus.person(rng, facts, talk=talk, questions=recipe.retrieval_questions, unknown=recipe.unknown_share, stories=stories))
     users = [_user(person, weights, backbone) for person in people]
     questions = [question for user in users for question in user.person.questions]
     owners = [index for index, user in enumerate(users) for _ in user.person.questions]
@@ -267,14 +355,16 @@ def _alike(lengths: Sequence[int], most: int) -> list[list[int]]:
     return groups
 
 
-def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int) -> tuple[Tensor, Tensor, float]:
+def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int, rng: random.Random) -> tuple[Tensor, Tensor, float]:
     """Losses of answers and of attention on one batch of fresh users, and the share of answers right."""
-    rng = random.Random(f"memory/{recipe.seed}/{step}")
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 2 + round(progress * (recipe.max_facts - 2))
     facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
     kits = [rng.randint(1, 2) if rng.random() < recipe.tool_share else 0 for _ in range(recipe.users)]
-    people = [corpus.person(rng, facts, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit) for kit in kits]
+    people = []
+    for kit in kits:
+        told, stories = (facts, 0) if kit else _telling(recipe, facts, rng)
+        people.append(corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit, stories=stories))
     users = [_user(person, weights, backbone) for person in people]
     questions = [question for user in users for question in user.person.questions]
     owners = [index for index, user in enumerate(users) for _ in user.person.questions]

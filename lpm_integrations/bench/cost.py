@@ -28,6 +28,7 @@ from lpm_core.checkpoint import MemoryWeights
 from lpm_core.engine import LPM, embedded_folder
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.settings import LPMConfig
+from lpm_core.shapes import SHAPES
 from lpm_core.store import MemoryStore
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.embedded import environment, pick_device
@@ -35,7 +36,7 @@ from lpm_integrations.bench.arms import LPMArm, Prompt, arm_names, make_arm
 from lpm_integrations.bench.cases import ANSWERABLE, Case, HistoryTurn, TestQuestion
 from lpm_integrations.bench.progress import Bar
 
-__all__ = ["ENGINE", "SHAPES", "CostPlan", "Shape", "history", "measure_cost", "notes", "tables"]
+__all__ = ["ENGINE", "CostPlan", "history", "measure_cost", "notes", "tables"]
 
 ENGINE: Final = "embedded"
 """The name under which the engine is measured, beside shapes."""
@@ -46,31 +47,9 @@ _KINDS, _WRITING, _BASES = ("none", "full", "rag", "lpm"), ("rag", "lpm"), ("ful
 _FLOOR = "floor"  # prefill of as many tokens as lpm's prompt has, without any work of memory: the physical floor
 _SHORTEST, _FACTS = 64, 8
 _PAIR = ({"role": "user", "content": "I went to the market this morning."}, {"role": "assistant", "content": "That sounds like a good start."})
-_VOCABULARY, _KV_HEADS, _HEAD_SIZE = 151_936, 8, 128
-_WINDOW = 131_072  # of Qwen3 with YaRN; 40,960 without
 _SLACK = 1.25  # estimates of memory are rough
 _RATIOS = ("kv_bytes", "first_token_ms", "tokens_per_second", "total_ms")
 _COUNTS = ("prompt_tokens", "soft_tokens", "kv_bytes", "kv_bytes_formula")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What distinguishes the sizes of the Qwen3 family; all have 8 key-value heads of 128 numbers and 151,936 tokens."""
-
-    hidden: int
-    layers: int
-    heads: int
-    intermediate: int
-    tied: bool = True
-
-
-SHAPES: Final[dict[str, Shape]] = {
-    "0.6b": Shape(1024, 28, 16, 3072),
-    "1.7b": Shape(2048, 28, 16, 6144),
-    "4b": Shape(2560, 36, 32, 9728),
-    "8b": Shape(4096, 36, 32, 12288, tied=False),
-}
-"""Shapes of the Qwen3 family, by name."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +168,7 @@ def _shape(name: str, plan: CostPlan, opened: ExitStack) -> _Subject:
 
     device, dtype = pick_device(plan.device), _DTYPES[plan.dtype or "bfloat16"]
     chat = Backbone.load(embedded_folder() / "backbone").chat
-    config = _config(SHAPES[name])
+    config = SHAPES[name].config()
     make: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
         model = make(config, dtype=dtype)
@@ -203,16 +182,6 @@ def _shape(name: str, plan: CostPlan, opened: ExitStack) -> _Subject:
     weights = MemoryWeights.new(backbone, heads=plan.soft_tokens, seed=plan.seed)
     engine = opened.enter_context(LPM(backbone, weights.to(backbone.device), MemoryStore("sqlite://")))
     return _Subject(_endless(backbone), plan.soft_tokens, _about(backbone, _RANDOM, plan.soft_tokens), engine)
-
-
-def _config(shape: Shape) -> Any:
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        vocab_size=_VOCABULARY, hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=_KV_HEADS, head_dim=_HEAD_SIZE, max_position_embeddings=_WINDOW,
-        tie_word_embeddings=shape.tied, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
 
 
 def _endless(backbone: Backbone) -> Backbone:

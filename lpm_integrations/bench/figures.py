@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,9 @@ def ablation(document: Mapping[str, Any]) -> Figure:
 def slots(lpm: LPM, users: Sequence[str], seed: int = 0) -> Figure:
     """UMAP of the slots of several users, the mean over heads of each, a colour for each user. Raises InvalidInputError for fewer than four slots."""
     try:
-        from umap import UMAP
+        with warnings.catch_warnings():  # it would tell that TensorFlow is missing, for a part that is not used here
+            warnings.simplefilter("ignore")
+            from umap import UMAP
     except ImportError as error:
         raise MissingDependencyError('umap-learn is not installed: pip install "latent-personal-memory[plots]"') from error
     import torch
