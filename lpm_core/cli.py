@@ -435,7 +435,7 @@ def train_memory(
 ) -> None:
     """Train memory weights for a Qwen3 on the synthetic corpus and your own conversations. Pass OUTPUT/memory as `memory` afterwards.
 
-    In several processes: `accelerate launch --num_processes 2 -m lpm_core train memory …`.
+    In several processes: `torchrun --nproc_per_node 2 -m lpm_core train memory …`.
     """
     from lpm_core.training.memory import MemoryRecipe
 
@@ -463,7 +463,7 @@ def train_memory(
 
 
 def _accelerator(*, cpu: bool) -> Any:
-    """This process among those that `accelerate launch` started."""
+    """This process among those that `torchrun` or `accelerate launch` started."""
     try:
         from accelerate import Accelerator
     except ImportError as error:

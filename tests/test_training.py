@@ -128,8 +128,8 @@ def test_two_processes_do_the_work_of_two_accumulated_batches(tmp_path: Path, ti
     folder = make_tiny(tmp_path / "model", tied=tied)
     command = ["-m", "lpm_core", "train", "memory", "--backbone", str(folder), "--steps", "2", "--retrieval-steps", "2", "--users-per-step", "2"]
     command += ["--heads", "4", "--device", "cpu"]
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_CONFIG_FILE": ""}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     for arguments in ([*launch, *command, "--output", str(tmp_path / "two")], [*command, "--accumulate", "2", "--output", str(tmp_path / "one")]):
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)

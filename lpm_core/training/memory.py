@@ -5,7 +5,7 @@ alone learns to rest on slots of the turn with the answer. Then the loss is the 
 still that of the attention. On conversations of one's own, which nobody asked about, the backbone's self-study asks, and the
 answers it gives with the conversation in context are what is learned.
 
-Several processes, started by `accelerate launch`, work on batches of their own and share the mean of their gradients.
+Several processes, started by `torchrun` or `accelerate launch`, work on batches of their own and share the mean of their gradients.
 """
 
 from __future__ import annotations
@@ -253,9 +253,7 @@ def train_memory(
                     report.value(loss=answers.item(), attention=attention.item(), right=right)
                 (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
         if accelerator and processes > 1:
-            for parameter in parameters:
-                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                parameter.grad = accelerator.reduce(gradient, "mean")
+            _share_gradients(parameters, accelerator)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -271,6 +269,15 @@ def train_memory(
     if accelerator:
         accelerator.wait_for_everyone()
     return weights
+
+
+def _share_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) -> None:
+    """Give every process the mean gradient of all; what has none in any process stays without, so that the optimizer leaves it alone."""
+    has = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=accelerator.device)
+    anywhere = accelerator.reduce(has, "sum").tolist()
+    for parameter in (parameter for parameter, count in zip(parameters, anywhere, strict=True) if count):
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        parameter.grad = accelerator.reduce(gradient, "mean")
 
 
 def _recompute(backbone: Backbone, on: bool) -> None:
