@@ -19,6 +19,7 @@ from rich.text import Text
 from lpm_core.exceptions import InvalidInputError, LPMError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from lpm_core.consolidation import ConsolidationReport
     from lpm_core.engine import ForgetReceipt
     from lpm_core.storage.rekey import Rekeyed
     from lpm_core.training.memory import MemoryRecipe
@@ -187,6 +188,41 @@ def consolidate(
         reports = []
         for number, group in enumerate(groups):
             reports += lpm.consolidate_many(group, recipe, on_step=lambda step, done=number * recipe.steps: progress.update(task, completed=done + step))  # type: ignore[misc]
+    _refined(reports, as_json)
+
+
+@app.command()
+def fit(
+    user: str,
+    examples: Annotated[Path, typer.Argument(help='JSON lines: {"question": …, "answer": …}.', exists=True, dir_okay=False)],
+    steps: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
+) -> None:
+    """Refine the slots of USER on questions with the answers they should have. Some are held out: slots that do worse on them are not used."""
+    from rich.progress import Progress
+
+    from lpm_core.consolidation import ConsolidationRecipe
+    from lpm_core.engine import LPM
+
+    try:
+        rows = [json.loads(line) for line in examples.read_text("utf-8").splitlines() if line.strip()]
+        pairs = [(row["question"], row["answer"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            f'cannot read {examples} ({type(error).__name__}: {error}); a line is {{"question": "Where do I live?", "answer": "Oslo"}}'
+        ) from error
+    recipe = ConsolidationRecipe() if steps is None else ConsolidationRecipe(steps=steps)
+    with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("fitting", total=recipe.steps)
+        report = lpm.fit(user, pairs, recipe, on_step=lambda step: progress.update(task, completed=step))
+    _refined([report], as_json)
+
+
+def _refined(reports: Sequence[ConsolidationReport], as_json: bool) -> None:
+    """Print what refining did to each user."""
     if as_json:
         Console().print_json(json.dumps([vars(report) for report in reports]))
         return
@@ -447,7 +483,7 @@ def train_memory(
         return
     from lpm_core.backbone import Backbone
     from lpm_core.cold import cold_weights
-    from lpm_core.training.corpus import read_dialogues
+    from lpm_core.training.dialogues import read_dialogues
     from lpm_core.training.embedded import pick_device
     from lpm_core.training.memory import train_memory as run
     from lpm_core.training.progress import Report

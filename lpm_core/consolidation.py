@@ -26,7 +26,7 @@ from lpm_core.memory import Page, Turn, UserMemory
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
-__all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits", "distill", "distillation_loss", "self_study"]
+__all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits", "distill", "distillation_loss", "labelled", "self_study"]
 
 _CONTEXT = 512  # tokens of dialogue in front of a self-study question
 _ROUNDS = 4  # questions that one questioner asks in turn
@@ -98,6 +98,15 @@ def self_study(turns: Sequence[Turn], backbone: Backbone, recipe: ConsolidationR
     anyway = [same for batch in batches for same in _exact(answer_logits(backbone, batch), batch)]
     telling, rest = ([study for study, same in zip(found, anyway, strict=True) if same is kind] for kind in (False, True))
     return [*telling, *rng.sample(rest, min(len(rest), len(telling) // 2 if len(parts) == 1 else 0))]
+
+
+def labelled(examples: Sequence[tuple[str, str]], chat: ChatFormat) -> list[Study]:
+    """Questions whose answers are given: a teacher who is sure of every token."""
+    answers = [(*chat.content(answer), *chat.markup("<|im_end|>")) for _, answer in examples]
+    return [
+        Study(tuple(chat.content(question)), answer, torch.tensor(answer)[:, None], torch.zeros(len(answer), 1))
+        for (question, _), answer in zip(examples, answers, strict=True)
+    ]
 
 
 def _parts(turns: Sequence[Turn], chat: ChatFormat) -> list[tuple[list[int], int]]:

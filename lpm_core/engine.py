@@ -9,24 +9,25 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
+from lpm_core.asking import AnswerStream, AskOptions, Options
 from lpm_core.backbone import Backbone
 from lpm_core.bounds import SlotBounds
 from lpm_core.chat import Message, cut_at, held_back
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.cold import COLD, cold_start
 from lpm_core.compaction import compact
-from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, Study, distill, self_study
+from lpm_core.consolidation import ConsolidationRecipe, ConsolidationReport, Study, distill, labelled, self_study
 from lpm_core.exceptions import EngineClosedError, InvalidInputError, ModelNotFoundError
 from lpm_core.explain import Explanation, explain_recall
 from lpm_core.memory import Answer, Evidence, FinishReason, Page, Recall, Slots, Source, Turn, Usage, UserMemory
@@ -36,7 +37,7 @@ from lpm_core.store import MemoryStore, NewTurn
 from lpm_core.telemetry import traced, traced_pieces
 from lpm_core.tools import check_tools
 from lpm_core.upkeep import ForgetReceipt, Upkeep
-from lpm_core.validation import check_count, check_dialogue, check_messages, check_number, check_source, check_time, check_user_id
+from lpm_core.validation import check_count, check_dialogue, check_examples, check_messages, check_number, check_source, check_time, check_user_id
 from lpm_core.writer import gather_segments
 
 __all__ = ["LPM", "AnswerStream", "AskOptions", "ForgetReceipt"]
@@ -45,61 +46,6 @@ _log = logging.getLogger(__name__)
 
 _CACHED_USERS = 64
 _SOURCES: tuple[Source, ...] = ("user", "assistant")
-
-
-class AskOptions(TypedDict, total=False):
-    """Options of `ask` and `stream`.
-
-    tools: JSON schemas of functions that the answer may call; what it calls fits their schemas. tool_choice: "auto",
-    "none", "required", or the name of the one to call. seed: for temperature > 0. enable_thinking: let a model that
-    was trained to think first do so; its thoughts are no part of the answer. stop: texts at which the answer ends;
-    they are no part of it.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    tools: Sequence[Mapping[str, Any]] | None
-    tool_choice: str | None
-    enable_thinking: bool
-    stop: Sequence[str] | None
-
-
-@dataclass(frozen=True)
-class _Options:
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    tools: Sequence[Mapping[str, Any]] | None = None
-    tool_choice: str | None = None
-    enable_thinking: bool = False
-    stop: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        check_count(self.max_new_tokens, "max_new_tokens", 0)
-        check_number(self.temperature, "temperature")
-        check_number(self.top_p, "top_p", 1)
-        if self.seed is not None:
-            check_count(self.seed, "seed", 0)
-        if isinstance(self.stop, str) or not all(isinstance(text, str) for text in self.stop or ()):
-            raise InvalidInputError(f"stop={self.stop!r:.60}; pass a list of texts")
-
-
-class AnswerStream(Iterator[str]):
-    """Pieces of an answer as they come, the turns its memory came from, and its cost so far."""
-
-    def __init__(self, pieces: Iterator[str], evidence: Sequence[Evidence], usage: Callable[[], Usage]) -> None:
-        self._pieces, self.evidence, self._usage = pieces, evidence, usage
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens and time up to now."""
-        return self._usage()
 
 
 class LPM(Upkeep):
@@ -404,9 +350,9 @@ class LPM(Upkeep):
         pieces = traced_pieces("stream", self._pieces(tokens, ids, wanted.stop), lambda: _tokens(usage()))
         return AnswerStream(pieces, recall.evidence if recall else (), usage)
 
-    def _generation(self, user_id: str | None, messages: str | Sequence[Message], options: AskOptions) -> tuple[Tensor, Recall | None, Iterator[int], _Options]:
+    def _generation(self, user_id: str | None, messages: str | Sequence[Message], options: AskOptions) -> tuple[Tensor, Recall | None, Iterator[int], Options]:
         """The embedded prompt, what memory gave to it, and the answer's tokens as they come."""
-        wanted = _Options(**options)
+        wanted = Options(**options)
         tools = check_tools(wanted.tools) if wanted.tools and wanted.tool_choice != "none" else None
         constraint = self.backbone.tool_grammar.constraint(tools, wanted.tool_choice or "auto", thinking=wanted.enable_thinking) if tools else None
         embeds, recall = self.prompt(user_id, messages, tools=tools, enable_thinking=wanted.enable_thinking, room=wanted.max_new_tokens)
@@ -483,6 +429,26 @@ class LPM(Upkeep):
         results = distill(memories, studies, self.weights, self.backbone, recipe, on_step)
         seconds = (time.perf_counter() - begin) / max(1, len(user_ids))
         return [replace(report, promoted=report.promoted and self._promote(memory), seconds=seconds) for memory, report in results]
+
+    def fit(
+        self,
+        user_id: str,
+        examples: Sequence[tuple[str, str]],
+        recipe: ConsolidationRecipe | None = None,
+        *,
+        on_step: Callable[[int], None] | None = None,
+    ) -> ConsolidationReport:
+        """Refine a user's slots on questions with the answers they should have: the paper's supervised mode, the projection frozen.
+
+        As with `consolidate`, a share of the examples is held out, and the new slots are used only if those get no worse; `rebuild` goes back.
+        Two examples or more; what they ask must be told in the user's history, for slots hold nothing else. Raises InvalidInputError, UnknownUserError.
+        """
+        self._open()
+        recipe = recipe or ConsolidationRecipe()
+        studies = labelled(check_examples(examples), self.backbone.chat)
+        self._known(user_id)
+        memory, report = distill([self._memory(user_id)[0]], [studies], self.weights, self.backbone, recipe, on_step)[0]
+        return replace(report, promoted=report.promoted and self._promote(memory))
 
     def self_study(self, user_id: str, recipe: ConsolidationRecipe | None = None) -> list[Study]:
         """The questions that `consolidate` learns from: the backbone's own about a user's turns, with its answers in context.
@@ -578,6 +544,10 @@ class LPM(Upkeep):
     async def aconsolidate(self, user_id: str, recipe: ConsolidationRecipe | None = None) -> ConsolidationReport:
         """`consolidate` without blocking the event loop."""
         return await asyncio.to_thread(self.consolidate, user_id, recipe)
+
+    async def afit(self, user_id: str, examples: Sequence[tuple[str, str]], recipe: ConsolidationRecipe | None = None) -> ConsolidationReport:
+        """`fit` without blocking the event loop."""
+        return await asyncio.to_thread(self.fit, user_id, examples, recipe)
 
     async def aturns(self, user_id: str, *, session_id: str | None = None) -> list[Turn]:
         """`turns` without blocking the event loop."""

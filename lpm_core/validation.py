@@ -18,6 +18,7 @@ __all__ = [
     "check_age",
     "check_count",
     "check_dialogue",
+    "check_examples",
     "check_messages",
     "check_number",
     "check_source",
@@ -137,6 +138,20 @@ def check_dialogue(messages: object) -> list[Message]:
             if isinstance(value, str):
                 _check_text(value, f"{_shown(key)} of message {number}")
     return rows
+
+
+def check_examples(examples: object) -> list[tuple[str, str]]:
+    """Questions with their answers: at least two pairs of texts that say something. Raises InvalidInputError."""
+    pairs = list(examples) if isinstance(examples, Sequence) and not isinstance(examples, str) else []
+    for number, pair in enumerate(pairs):
+        fits = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+        if not fits or not all(isinstance(text, str) and text.strip() for text in pair):
+            raise InvalidInputError(f"example {number} is {_shown(pair)}; pass (question, answer), two texts")
+        for text in pair:
+            _check_text(text, f"example {number}")
+    if len(pairs) < 2:
+        raise InvalidInputError(f"examples={_shown(examples)}; pass a list of two or more (question, answer): some are held out, to see whether others help")
+    return [(str(question), str(answer)) for question, answer in pairs]
 
 
 def _as_list(messages: object) -> list[Message]:

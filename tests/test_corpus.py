@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 
-from lpm_core.training.corpus import UNKNOWN, Corpus, _data, _real, _share, _wordings
+from lpm_core.training.corpus import UNKNOWN, Corpus
+from lpm_core.training.splits import data, real, share, wordings
 from lpm_core.training.stories import read_stories
 
 _DIALOGUES = [[("user", "hello there my friend lasagna"), ("assistant", "hello"), ("user", "what about gardens"), ("assistant", "gardens are nice")]] * 50
@@ -28,14 +29,14 @@ def test_no_held_out_wording_or_value_occurs_in_training() -> None:
 
     assert not values & test_values
     assert not asked & test_asked
-    held_out_says = [says for fact in _data("facts.toml")["fact"] for says in _wordings(fact["says"], "test")]
+    held_out_says = [says for fact in data("facts.toml")["fact"] for says in wordings(fact["says"], "test")]
     for person in Corpus("train", _DIALOGUES).people(1, 600, 8):  # type: ignore[arg-type]
         for question in person.questions:
             if question.evidence is not None:
                 told = person.turns[question.evidence][1].replace(question.answer, "{v}")
                 assert not [says for says in held_out_says if says.rstrip(".") in told]
     words = set(re.findall(r"[\w']+", text.lower()))
-    held_out = [value for pool in _data("values.toml").values() for value in _share(pool["real"], "test")]
+    held_out = [value for pool in data("values.toml").values() for value in share(pool["real"], "test")]
     assert not [value for value in held_out if value.lower() in values]
     invented = {value for value in test_values if re.fullmatch(r"[A-Za-z]{6,}", value) and value not in held_out}
     assert not {value.lower() for value in invented} & words
@@ -43,9 +44,9 @@ def test_no_held_out_wording_or_value_occurs_in_training() -> None:
 
 
 def test_wordings_of_the_splits_are_disjoint() -> None:
-    for fact in _data("facts.toml")["fact"]:
+    for fact in data("facts.toml")["fact"]:
         for key in ("says", "asks"):
-            splits = [set(_wordings(fact[key], split)) for split in ("train", "validation", "test")]
+            splits = [set(wordings(fact[key], split)) for split in ("train", "validation", "test")]
             assert all(splits)
             assert sum(map(len, splits)) == len(set().union(*splits)) == len(fact[key])
 
@@ -105,8 +106,8 @@ def test_without_updates_people_are_as_before() -> None:
 
 def test_frames_of_changes_are_held_out() -> None:
     for kind in ("changes", "now", "earlier"):
-        frames = _data("talk.toml")[kind]
-        shown = {split: set(_wordings(frames, split)) for split in ("train", "validation", "test")}
+        frames = data("talk.toml")[kind]
+        shown = {split: set(wordings(frames, split)) for split in ("train", "validation", "test")}
         assert all(shown.values())
         assert sum(map(len, shown.values())) == len(frames) == len(set.union(*shown.values()))
 
@@ -128,7 +129,7 @@ def test_stories_are_told_and_asked_about_in_every_split() -> None:
 
 
 def test_every_story_has_blanks_that_can_be_filled_and_questions_about_them() -> None:
-    pools = set(_data("values.toml"))
+    pools = set(data("values.toml"))
     for story in read_stories():
         assert story.asks
         assert {blank for _, blank in story.asks} <= set(story.blanks)
@@ -137,8 +138,8 @@ def test_every_story_has_blanks_that_can_be_filled_and_questions_about_them() ->
 
 
 def test_no_story_asks_in_held_out_words_or_offers_held_out_values_in_training() -> None:
-    held_out = {value.lower() for pool in _data("values.toml") for value in _real(pool, "test")}
-    asked = {text.rstrip(".?!").lower() for fact in _data("facts.toml")["fact"] for text in _wordings(fact["asks"], "test")}
+    held_out = {value.lower() for pool in data("values.toml") for value in real(pool, "test")}
+    asked = {text.rstrip(".?!").lower() for fact in data("facts.toml")["fact"] for text in wordings(fact["asks"], "test")}
     for story in Corpus("train").stories:
         assert not {choice.lower() for pool in story.blanks.values() if pool.startswith("=") for choice in pool[1:].split("/")} & held_out
         assert not {text.rstrip(".?!").lower() for text, _ in story.asks} & asked
@@ -153,13 +154,13 @@ def test_joined_questions_need_the_name_that_another_turn_tells() -> None:
             assert question.evidence is not None
             told = person.turns[question.evidence][1]
             assert question.answer.lower() in told.lower()
-            relation = _data("joins.toml")["relations"][question.key.partition(".")[0]]
+            relation = data("joins.toml")["relations"][question.key.partition(".")[0]]
             assert any(name in question.text.lower() for name in relation)
 
 
 def test_frames_of_joins_are_held_out() -> None:
-    for row in _data("joins.toml")["attribute"]:
+    for row in data("joins.toml")["attribute"]:
         for kind in ("says", "asks"):
-            shown = {split: set(_wordings(row[kind], split)) for split in ("train", "validation", "test")}
+            shown = {split: set(wordings(row[kind], split)) for split in ("train", "validation", "test")}
             assert all(shown.values())
             assert sum(map(len, shown.values())) == len(row[kind]) == len(set.union(*shown.values()))

@@ -24,7 +24,7 @@ from lpm_core.cli import app
 from lpm_core.cold import cold_weights
 from lpm_core.exceptions import DatasetError, InvalidInputError, ModelNotFoundError
 from lpm_core.training.backbone import BackboneRecipe, train_backbone
-from lpm_core.training.corpus import read_dialogues
+from lpm_core.training.dialogues import read_dialogues
 from lpm_core.training.memory import MemoryRecipe, train_memory
 from lpm_core.training.plan import training_plan
 from lpm_core.training.progress import Report

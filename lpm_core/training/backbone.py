@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
-from lpm_core.training.corpus import Corpus, Message, Person, Question
+from lpm_core.training.corpus import Corpus, Person, Question
+from lpm_core.training.dialogues import Message
 from lpm_core.training.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:

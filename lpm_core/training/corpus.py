@@ -6,27 +6,20 @@ its own wordings and its own values: nothing that a probe says, asks or expects 
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import re
-import tomllib
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
-from lpm_core.exceptions import DatasetError
+from lpm_core.training.dialogues import Message
+from lpm_core.training.splits import Split, bucket, data, real, share
+from lpm_core.training.splits import wordings as split_wordings
 from lpm_core.training.stories import Story, read_stories
 
-__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Split", "Tool", "corpus_counts", "read_dialogues"]
-
-Split = Literal["train", "validation", "test"]
-Message = tuple[str, str]
-"""A role ("user" or "assistant") and what was said."""
+__all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Tool", "corpus_counts"]
 
 UNKNOWN = "I don't know."
 """The answer to a question about what was never told."""
@@ -68,7 +61,6 @@ _VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "u", "ai", "ea", "oo", "
 _CODAS = ["", "", "", "", "l", "n", "r", "s", "t", "m", "x", "nd", "rk", "lm", "th", "st"]
 _MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
 _HOURS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_BUCKETS = 10  # invented values: bucket 0 is for test, 1 for validation, the rest for training
 _MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
 _FUNCTION_WORDS = frozenset({"the", "and", "with", "of", "in", "a", "for", "on", "to"})
@@ -150,45 +142,14 @@ class Person:
 
 
 @cache
-def _data(name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
-
-
-@cache
 def _value_first(wordings: tuple[str, ...]) -> tuple[str, ...]:
     """Those that name the value before what it is: the harder ones for a model that reads from left to right."""
     return tuple(text for text in wordings if text.find("{v}") <= len(text) // 3) or wordings
 
 
-def _bucket(text: str) -> Split:
-    number = zlib.crc32(text.encode()) % _BUCKETS
-    return "test" if number == 0 else "validation" if number == 1 else "train"
-
-
-def _share(items: Sequence[Any], split: Split) -> Sequence[Any]:
-    """The first four fifths for training and validation, the last fifth for test."""
-    cut = len(items) - len(items) // 5
-    return items[cut:] if split == "test" else items[:cut]
-
-
-@cache
-def _real(pool: str, split: Split) -> Sequence[str]:
-    """Known values of a pool that one split may use: values.toml's last fifth for test, values_more.toml's last tenth for validation."""
-    row, more = _data("values.toml")[pool], _data("values_more.toml").get(pool, {}).get("real", [])
-    if split == "test" or not more:
-        return _share(row["real"], split)
-    cut = len(more) - len(more) // 10
-    return more[cut:] if split == "validation" else [*_share(row["real"], "train"), *more[:cut]]
-
-
-def _wordings(items: Sequence[str], split: Split) -> tuple[str, ...]:
-    """All but the last three for training, the third from last for validation, the last two for test."""
-    return tuple(items[-2:] if split == "test" else items[-3:-2] if split == "validation" else items[:-3])
-
-
 def _tool(row: dict[str, Any], split: Split) -> Tool:
     lists: dict[str, Any] = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
-    return Tool(**(row | lists | {"requests": _wordings(row["requests"], split)}))
+    return Tool(**(row | lists | {"requests": split_wordings(row["requests"], split)}))
 
 
 def _led_into(text: str) -> str:
@@ -203,37 +164,8 @@ def _expand(text: str, rng: random.Random) -> str:
 
 def corpus_counts() -> dict[str, int]:
     """How many kinds of facts and tools there are, and how many wordings to tell and to ask, over all splits."""
-    facts, more = _data("facts.toml")["fact"], _data("wordings.toml").values()
-    return {"facts": len(facts), "tools": len(_data("tools.toml")["tool"])} | {
-        kind: sum(len(row[kind]) for row in (*facts, *more)) for kind in ("says", "asks")
-    }
-
-
-def read_dialogues(paths: Iterable[Path]) -> list[list[Message]]:
-    """Dialogues from JSON lines (`.jsonl` or `.jsonl.gz`), each `{"turns": [[role, text], …]}` or `{"messages": [{"role": …, "content": …}, …]}`.
-
-    Raises DatasetError, which names the line.
-    """
-    dialogues: list[list[Message]] = []
-    for path in paths:
-        opener = gzip.open if path.suffix == ".gz" else open
-        before = len(dialogues)
-        try:
-            with opener(path, "rt", encoding="utf-8") as lines:
-                dialogues.extend(_dialogue(json.loads(line)) for line in lines)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(
-                f"cannot read {path}, line {len(dialogues) - before + 1}: {type(error).__name__}: {error}. A line is one dialogue, "
-                'as {"turns": [["user", "Hello."], …]} or {"messages": [{"role": "user", "content": "Hello."}, …]}'
-            ) from error
-    return dialogues
-
-
-def _dialogue(row: dict[str, Any]) -> list[Message]:
-    turns = [(turn["role"], turn["content"]) for turn in row["messages"]] if "messages" in row else [(role, text) for role, text in row["turns"]]
-    if not all(isinstance(part, str) for turn in turns for part in turn):
-        raise ValueError("roles and texts are strings")
-    return turns
+    facts, more = data("facts.toml")["fact"], data("wordings.toml").values()
+    return {"facts": len(facts), "tools": len(data("tools.toml")["tool"])} | {kind: sum(len(row[kind]) for row in (*facts, *more)) for kind in ("says", "asks")}
 
 
 @dataclass
@@ -255,17 +187,17 @@ class Corpus:
     _held_out: set[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        more: dict[str, dict[str, list[str]]] = _data("wordings.toml") if self.split == "train" else {}
+        more: dict[str, dict[str, list[str]]] = data("wordings.toml") if self.split == "train" else {}
 
         def wordings(row: dict[str, Any], kind: str) -> tuple[str, ...]:
-            return (*_wordings(row[kind], self.split), *more.get(row["key"], {}).get(kind, ()))
+            return (*split_wordings(row[kind], self.split), *more.get(row["key"], {}).get(kind, ()))
 
         self.fact_types = tuple(
-            FactType(row["key"], row["pool"], wordings(row, "says"), wordings(row, "asks"), tuple(row["names"])) for row in _data("facts.toml")["fact"]
+            FactType(row["key"], row["pool"], wordings(row, "says"), wordings(row, "asks"), tuple(row["names"])) for row in data("facts.toml")["fact"]
         )
-        self.tools = tuple(_tool(row, self.split) for row in _data("tools.toml")["tool"])
-        held_values = [value for pool in _data("values.toml") for value in _real(pool, "test")]
-        held_values += [value for pool in _data("values_more.toml") for value in _real(pool, "validation")]
+        self.tools = tuple(_tool(row, self.split) for row in data("tools.toml")["tool"])
+        held_values = [value for pool in data("values.toml") for value in real(pool, "test")]
+        held_values += [value for pool in data("values_more.toml") for value in real(pool, "validation")]
         held_out = {word.lower() for value in held_values for word in value.split()} - _FUNCTION_WORDS
         counts: dict[str, int] = {}
         self._spans, rng = [], random.Random("spans")
@@ -278,8 +210,8 @@ class Corpus:
                     self._spans.append(span)
                 for word in re.findall(r"(?<=[a-z,] )[A-Za-z][a-z]{3,10}", text):
                     counts[word] = counts.get(word, 0) + 1
-        self._held_out = {text.lower().rstrip(".?!") for row in _data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
-        self.stories = tuple(self._fitting(story, held_values) for story in read_stories() if _bucket(story.turns[0]) == self.split)
+        self._held_out = {text.lower().rstrip(".?!") for row in data("facts.toml")["fact"] for key in ("says", "asks") for text in row[key][-3:]}
+        self.stories = tuple(self._fitting(story, held_values) for story in read_stories() if bucket(story.turns[0]) == self.split)
         words = sorted(word for word, count in counts.items() if 2 <= count <= 90 and word.lower() not in held_out)
         self._lexicon = [word for word in words if word.islower()]
         self._names = [word for word in words if not word.islower()]
@@ -287,13 +219,13 @@ class Corpus:
     @property
     def systems(self) -> Sequence[str]:
         """System prompts that agents use."""
-        systems: Sequence[str] = _data("talk.toml")["systems"]
+        systems: Sequence[str] = data("talk.toml")["systems"]
         return systems
 
     @property
     def notes(self) -> Sequence[str]:
         """Blocks of text in which memories that give text put `{lines}` of what was said."""
-        notes: Sequence[str] = _data("talk.toml")["notes"]
+        notes: Sequence[str] = data("talk.toml")["notes"]
         return notes
 
     # ---------------------------------------------------------------- values
@@ -305,26 +237,26 @@ class Corpus:
             text = "".join(
                 rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 or rng.random() < 0.25 else "") for i in range(syllables)
             )
-            if _bucket(text) == self.split:
+            if bucket(text) == self.split:
                 return text
 
     def value(self, pool: str, rng: random.Random) -> tuple[str, bool]:
         """A value of a pool, and whether it is open-vocabulary (invented, not a known word)."""
-        real = _real(pool, self.split)
+        known = real(pool, self.split)
         draw = rng.random()
-        if real and draw < (0.35 if self.split == "train" else 0.5):
-            return rng.choice(real), False
-        if self._lexicon and real and self.split == "train" and draw < 0.57:
-            names = real[0][0].isupper()
+        if known and draw < (0.35 if self.split == "train" else 0.5):
+            return rng.choice(known), False
+        if self._lexicon and known and self.split == "train" and draw < 0.57:
+            names = known[0][0].isupper()
             if draw < 0.45:
                 span = rng.choice(self._spans)
                 return (" ".join(map(str.capitalize, span.split())) if names else span), True
             words = " ".join(rng.choice(self._names if names and self._names and rng.random() < 0.6 else self._lexicon) for _ in range(rng.choice((1, 1, 2))))
             return (words.title() if names else words), True
         while True:
-            pattern = rng.choice(_data("values.toml")[pool]["invented"])
+            pattern = rng.choice(data("values.toml")[pool]["invented"])
             value = self._fill(pattern, rng)
-            if "{w" in pattern.lower() or _bucket(value) == self.split:
+            if "{w" in pattern.lower() or bucket(value) == self.split:
                 return value, True
 
     def _fill(self, pattern: str, rng: random.Random) -> str:
@@ -347,18 +279,18 @@ class Corpus:
             pair = dialogue[start : start + 2]
             if len(pair) == 2 and pair[0][0] == "user" and all(0 < len(text) <= 180 for _, text in pair):
                 return [("user", pair[0][1]), ("assistant", pair[1][1])]
-        said, answer = rng.choice(_share(_data("talk.toml")["chat"], self.split))
+        said, answer = rng.choice(share(data("talk.toml")["chat"], self.split))
         return [("user", said), ("assistant", answer)]
 
     def _tell(self, sentences: Sequence[str], rng: random.Random) -> str:
         """The sentences of one turn, dressed as people talk."""
-        talk = _data("talk.toml")
+        talk = data("talk.toml")
         text = " ".join(sentences)
         if rng.random() < 0.25:
-            opener = rng.choice(_share(talk["openers"], self.split))
+            opener = rng.choice(share(talk["openers"], self.split))
             text = f"{opener} {_led_into(text) if opener.endswith(',') else text}"
         if rng.random() < 0.2:
-            text = f"{text} {rng.choice(_share(talk['closers'], self.split))}"
+            text = f"{text} {rng.choice(share(talk['closers'], self.split))}"
         elif rng.random() < 0.1:
             chatter = self.talk(rng)[0][1]
             text = f"{text} {chatter}" if rng.random() < 0.5 else f"{chatter} {text}"
@@ -366,7 +298,7 @@ class Corpus:
 
     def _made_up(self, rng: random.Random) -> FactType:
         """A kind of fact that does not exist ("my harvest", "my cousin's dog"): training learns to match names, not a list of them."""
-        relative = rng.choice(_data("talk.toml")["relatives"])
+        relative = rng.choice(data("talk.toml")["relatives"])
         known = rng.choice(self.fact_types)
         draw = rng.random()
         if draw < 0.35 and known.names:
@@ -382,7 +314,7 @@ class Corpus:
         if self.split != "train":
             return _expand(rng.choice(own), rng)
         chosen = _value_first if kind == "says" and rng.random() < 0.25 else tuple
-        frames: tuple[str, ...] = chosen(tuple(_data("talk.toml")[kind]))
+        frames: tuple[str, ...] = chosen(tuple(data("talk.toml")[kind]))
         framed = not own or rng.random() >= 0.75
         while True:
             text = rng.choice(frames).replace("{n}", rng.choice(fact.names)) if framed else _expand(rng.choice(chosen(own)), rng)
@@ -398,7 +330,7 @@ class Corpus:
     def _say(self, fact: FactType, value: str, rng: random.Random) -> str:
         text = self._blur(self._worded(fact, "says", rng), 0.15, rng)
         if self.split == "train" and text.endswith("{v}.") and rng.random() < 0.25:
-            text = f"{text[:-1]}{rng.choice(_data('talk.toml')['tails'])}."
+            text = f"{text[:-1]}{rng.choice(data('talk.toml')['tails'])}."
         text = text.replace("{v}", value)
         return text[0].upper() + text[1:]
 
@@ -414,13 +346,13 @@ class Corpus:
 
     def _change(self, text: str, old: str, rng: random.Random) -> str:
         """A sentence that tells a new value, as one says it when the old one no longer holds."""
-        frame = rng.choice(_wordings(_data("talk.toml")["changes"], self.split))
+        frame = rng.choice(split_wordings(data("talk.toml")["changes"], self.split))
         text = frame.replace("{o}", old).replace("{s}", _led_into(text) if re.search(r"\w \{s}", frame) else text)
         return text[0].upper() + text[1:]
 
     def _framed(self, kind: str, fact: FactType, rng: random.Random) -> str:
         """A question about the value of now, or the earlier one, by the fact's name."""
-        return rng.choice(_wordings(_data("talk.toml")[kind], self.split)).replace("{n}", rng.choice(fact.names))
+        return rng.choice(split_wordings(data("talk.toml")[kind], self.split)).replace("{n}", rng.choice(fact.names))
 
     # ---------------------------------------------------------------- stories
 
@@ -476,11 +408,10 @@ class Corpus:
         """What may be told of somebody by name: facts about the relation `fact`, none of which is told or asked for by itself."""
         stem = fact.key.partition("_")[0]
         used = {other.pool for other in taken if other.key.partition("_")[0] == stem}
-        data = _data("joins.toml")
-        names = tuple(data["relations"].get(fact.key, ()))
-        attributes = data["attribute"] if names else []
+        names = tuple(data("joins.toml")["relations"].get(fact.key, ()))
+        attributes = data("joins.toml")["attribute"] if names else []
         return [
-            FactType(f"{fact.key}.{row['pool']}", row["pool"], _wordings(row["says"], self.split), _wordings(row["asks"], self.split), names)
+            FactType(f"{fact.key}.{row['pool']}", row["pool"], split_wordings(row["says"], self.split), split_wordings(row["asks"], self.split), names)
             for row in attributes
             if row["pool"] not in used
         ]
@@ -569,7 +500,7 @@ class Corpus:
                 (before if fact.key in old and telling.instead is None else where)[fact.key] = len(turns)
                 text = self._say(fact, telling.value, rng)
                 said.append(text if telling.instead is None else self._change(text, telling.instead, rng))
-            exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(_share(_data("talk.toml")["acks"], self.split)))]]
+            exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(share(data("talk.toml")["acks"], self.split)))]]
             exchanges += [self.talk(rng) for _ in range(int(talk + rng.random()))]
             for exchange in exchanges:
                 turns.extend(exchange)

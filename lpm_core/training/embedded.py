@@ -15,7 +15,8 @@ from lpm_core.backbone import Backbone, quiet_loading
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.training.backbone import BackboneRecipe, context_recall, train_backbone
 from lpm_core.training.card import model_card
-from lpm_core.training.corpus import Corpus, corpus_counts, read_dialogues
+from lpm_core.training.corpus import Corpus, corpus_counts
+from lpm_core.training.dialogues import read_dialogues
 from lpm_core.training.memory import MemoryRecipe, memory_recall, train_memory
 from lpm_core.training.progress import Report
 

@@ -27,7 +27,8 @@ from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, answer_logits, distillation_loss, self_study
 from lpm_core.memory import Turn
 from lpm_core.training.backbone import answer_ids, learning_rate, load_optimizers, save_optimizers
-from lpm_core.training.corpus import UNKNOWN, Corpus, Message, Person, Question, Tool
+from lpm_core.training.corpus import UNKNOWN, Corpus, Person, Question, Tool
+from lpm_core.training.dialogues import Message
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 if TYPE_CHECKING:

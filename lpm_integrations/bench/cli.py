@@ -197,7 +197,8 @@ def scaling(
     memory: Memory = None,
 ) -> None:
     """Accuracy and cost against the length of the history: the same people and questions with more and more small talk between the facts."""
-    from lpm_core.training.corpus import Corpus, read_dialogues
+    from lpm_core.training.corpus import Corpus
+    from lpm_core.training.dialogues import read_dialogues
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import lengthened, probe_cases
     from lpm_integrations.bench.files import write_json
