@@ -43,7 +43,7 @@ class ConsolidationRecipe:
     steps: int = 30
     questions: int = 8
     held_out: float = 0.2
-    batch: int = 48
+    batch: int = 24
     learning_rate: float = 1e-2
     question_tokens: int = 24
     answer_tokens: int = 16
@@ -241,10 +241,13 @@ def distill(
     queries = network.queries([study for _, study in learned]) if learned else torch.empty(0)
     for step in range(recipe.steps if learned else 0):
         chosen = rng.sample(range(len(learned)), min(recipe.batch * max(1, len(memories) // 4), len(learned)))
-        owners = torch.tensor([learned[row][0] for row in chosen], device=device)
-        loss = network.loss([learned[row][1] for row in chosen], queries[chosen], slots[owners], mask[owners])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        tokens = sum(len(learned[row][1].answer) for row in chosen)
+        for part in _alike(chosen, [study for _, study in learned]):
+            owners, studied = torch.tensor([learned[row][0] for row in part], device=device), [learned[row][1] for row in part]
+            share = sum(len(study.answer) for study in studied) / tokens
+            loss = share * network.loss(studied, queries[part], slots[owners], mask[owners])
+            loss.backward()  # type: ignore[no-untyped-call]
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * (1 - step / recipe.steps)
         optimizer.step()
@@ -259,6 +262,12 @@ def distill(
         report = ConsolidationReport(memory.user_id, before[owner][0], after[owner][0], promoted, len(studies[owner]), seconds)
         results.append((_with_slots(memory, refined[owner, :, : counts[owner]].cpu()) if promoted else memory, report))
     return results
+
+
+def _alike(rows: Sequence[int], studies: Sequence[Study], most: int = 48) -> list[list[int]]:
+    """Rows in groups of at most `most`, alike in length, so that little is padding."""
+    ordered = sorted(rows, key=lambda row: len(studies[row].question) + len(studies[row].answer))
+    return [ordered[start : start + most] for start in range(0, len(ordered), most)]
 
 
 def _with_slots(memory: UserMemory, values: Tensor) -> UserMemory:

@@ -271,14 +271,18 @@ def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Pe
     scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": [], "story": [], "joined": []}
     for person in people:
         ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
+        learned = weights[0, 1:] > 0
         with torch.autocast(model.device.type, torch.bfloat16):
-            best = model(ids.to(model.device)).logits[0, :-1].argmax(-1).cpu()
-        right, inside = (best == ids[0, 1:]).tolist(), (weights[0, 1:] > 0).tolist()
-        spans = [list(group) for learned, group in groupby(range(len(inside)), key=inside.__getitem__) if learned]
+            hidden = model.model(input_ids=ids.to(model.device)).last_hidden_state[0, :-1][learned.to(model.device)]
+            best = model.lm_head(hidden).argmax(-1).cpu()  # of answers alone: in two dimensions far faster on a CPU
+        right = torch.zeros_like(learned)
+        right[learned] = best == ids[0, 1:][learned]
+        inside = learned.tolist()
+        spans = [list(group) for answer, group in groupby(range(len(inside)), key=inside.__getitem__) if answer]
         for question, span in zip(person.questions, spans, strict=True):
             kind: str = "untold" if question.evidence is None else question.kind
             kind = ("open" if question.open_vocabulary else "known") if kind == "single" else kind
-            scores[kind].append(all(right[position] for position in span))
+            scores[kind].append(bool(right[span].all()))
     return {kind: sum(row) / len(row) for kind, row in scores.items() if row}
 
 
