@@ -76,6 +76,8 @@ def test_attention_of_a_question_names_the_turns_behind_it(tiny: LPM, tmp_path: 
     png = tmp_path / "attention.png"
     _run("attention", "--png", str(png))  # of somebody made up, on the embedded default
     assert png.read_bytes().startswith(_PNG)
+    with pytest.raises(InvalidInputError, match="no question"):
+        _run("attention", "--store", f"sqlite:///{tmp_path / 'tiny.db'}")
 
 
 def test_slots_of_users_are_mapped(tiny: LPM, tiny_folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from lpm_core.exceptions import DatasetError
+from lpm_core.exceptions import DatasetError, InvalidInputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def slots(
 
 @app.command()
 def attention(
-    question: Annotated[str, typer.Argument(help="What to ask.")] = "Where do I live?",
+    question: Annotated[str | None, typer.Argument(help="What to ask. Of somebody made up, the default is something that they told.")] = None,
     user: Annotated[str | None, typer.Option(help="Whose memory. Default: the first user.")] = None,
     store: Store = None,
     png: Png = None,
@@ -77,8 +77,13 @@ def attention(
     memory: Memory = None,
 ) -> None:
     """Attention of one question on a user's slots, with the turns behind them."""
+    from lpm_integrations.bench.cases import ANSWERABLE, probe_cases
     from lpm_integrations.bench.figures import attention as draw
 
+    if question is None:
+        if store:
+            raise InvalidInputError('no question was named: lpm plot attention "Where do I live?" --store …')
+        question = next(asked.text for case in probe_cases(1, seed) for asked in case.questions if asked.category == ANSWERABLE)
     with _filled(store, 1, seed, model, memory) as lpm:
         named = [user] if user else lpm.users()[:1]
         if not named:
