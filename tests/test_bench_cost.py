@@ -195,3 +195,13 @@ def test_plans_that_cannot_be_measured_are_refused(options: dict[str, Any], name
 def test_bad_options_are_refused(arguments: tuple[str, ...], named: str) -> None:
     with pytest.raises(InvalidInputError, match=named):
         CliRunner().invoke(app, ["cost", *arguments], catch_exceptions=False)
+
+
+def test_writing_a_page_is_measured_beside_a_forward_pass(tmp_path: Path) -> None:
+    out = tmp_path / "write.json"
+
+    result = CliRunner().invoke(app, ["write", "--shape", "tiny", "--repeats", "2", "--json", str(out)], catch_exceptions=False)
+
+    row = json.loads(out.read_text())["shapes"]["tiny"]
+    assert row["ratio"] == pytest.approx(row["one_pass_ms"] / row["forward_ms"], rel=0.02)
+    assert "tiny" in result.output

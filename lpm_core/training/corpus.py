@@ -540,12 +540,13 @@ class Corpus:
         return Person(tuple(turns), tuple(marks), tuple(asked), kit)
 
     def _about_nothing(self, chosen: Sequence[Story], pools: set[str], rng: random.Random) -> Question:
-        """A question of a story that was not told, for a kind of value that nothing told has."""
+        """A question of a story that was not told, or about a fact, for a kind of value that nothing told has."""
         pools = pools.union(*(story.blanks.values() for story in chosen))
-        while True:
-            story = rng.choice(self.stories)
+        for story in rng.choices(self.stories, k=64):
             if story.asks and story not in chosen and not story.asked_pools & pools:
                 return Question(self._dressed(rng.choice(story.asks)[0], rng), UNKNOWN, "story", None)
+        other = rng.choice([fact for fact in self.fact_types if fact.pool not in pools])
+        return Question(self._ask(other, rng), UNKNOWN, other.key, None)
 
     def _kit(self, rng: random.Random, count: int, told: Sequence[str]) -> tuple[Tool, ...]:
         """`count` tools, most of which need a fact that was told."""

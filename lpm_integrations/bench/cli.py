@@ -486,6 +486,33 @@ def cost(
             Console().print(note, highlight=False, markup=False)
 
 
+@app.command("write")
+def written(
+    shape: Annotated[str, typer.Option(help="Comma-separated: embedded, and 0.6b, 1.7b, 4b, 8b with random weights.")] = "embedded,0.6b",
+    repeats: Annotated[int, typer.Option(help="Rounds.", min=1)] = 7,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="Default: float32 for the engine, bfloat16 for shapes.")] = None,
+    seed: int = 0,
+    out: Out = None,
+    model: Model = None,
+    memory: Memory = None,
+) -> None:
+    """What writing a page of 512 tokens costs beside one forward pass of the backbone over them."""
+    from lpm_integrations.bench.cost import CostPlan, measure_write
+    from lpm_integrations.bench.files import write_json
+    from lpm_integrations.bench.progress import narrow_table
+
+    plan = CostPlan(_parts(shape.lower()), repeats=repeats, device=device, dtype=dtype, seed=seed, model=model, memory=memory)
+    document = measure_write(plan)
+    shown = narrow_table(f"a page of {document['tokens']} tokens", ("shape", "one pass ms", "forward ms", "ratio"))
+    for name, row in document["shapes"].items():
+        figures = [row["skipped"]] if "skipped" in row else [f"{row[key]:.1f}" for key in ("one_pass_ms", "forward_ms")] + [f"{row['ratio']:.2f}"]
+        shown.add_row(name, *figures)
+    Console().print(shown)
+    if out:
+        write_json(document, out)
+
+
 @app.command()
 def wrappers(
     turns: Annotated[int, typer.Option(help="Turns of a conversation, in each toolkit.")] = 50, out: Out = None, model: Model = None, memory: Memory = None

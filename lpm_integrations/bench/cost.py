@@ -32,11 +32,12 @@ from lpm_core.shapes import SHAPES
 from lpm_core.store import MemoryStore
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.embedded import environment, pick_device
+from lpm_core.writer import Chunk, gather_segments
 from lpm_integrations.bench.arms import LPMArm, Prompt, arm_names, make_arm
 from lpm_integrations.bench.cases import ANSWERABLE, Case, HistoryTurn, TestQuestion
 from lpm_integrations.bench.progress import Bar
 
-__all__ = ["ENGINE", "CostPlan", "history", "measure_cost", "notes", "tables"]
+__all__ = ["ENGINE", "CostPlan", "history", "measure_cost", "measure_write", "notes", "tables"]
 
 ENGINE: Final = "embedded"
 """The name under which the engine is measured, beside shapes."""
@@ -129,6 +130,46 @@ def measure_cost(plan: CostPlan, console: Console, earlier: Any = None) -> Itera
                     measured[str(length)] = {"arms": _length(subject, length, plan, bar)}
                     yield document
     yield {**document, "complete": True}
+
+
+def measure_write(plan: CostPlan, tokens: int = 512) -> dict[str, Any]:
+    """One page written in one pass from a chunk of `tokens` tokens, beside one forward pass of the backbone over the same tokens, of each shape of a plan.
+
+    Milliseconds, medians over rounds in which both are measured once, and their ratio.
+    """
+    document: dict[str, Any] = {"benchmark": "write", "tokens": tokens, "shapes": {}, "repeats": plan.repeats, "environment": environment()}
+    for name in plan.shapes:
+        with ExitStack() as opened:
+            subject = _engine(plan, opened) if name == ENGINE else _shape(name, plan, opened)
+            if subject.engine is None:
+                document["shapes"][name] = {**subject.about, "skipped": subject.lacks}
+                continue
+            backbone, weights = subject.backbone, subject.engine.weights
+            drawn = random.Random(plan.seed)
+            ids = [drawn.randrange(4, len(backbone.embeddings)) for _ in range(tokens)]
+            step = weights.config.segment_tokens
+            spans = tuple((start, min(start + step, tokens)) for start in range(0, tokens, step))
+            chunk = Chunk(tuple(ids), spans, (0,) * len(spans))
+            batch = torch.tensor([ids], device=backbone.device)
+
+            def write(backbone: Backbone = backbone, weights: MemoryWeights = weights, chunk: Chunk = chunk, batch: torch.Tensor = batch) -> None:
+                segments, lengths = gather_segments(backbone.states(batch), [chunk])
+                weights.writer(segments.float(), lengths)
+
+            def forward(backbone: Backbone = backbone, chunk: Chunk = chunk) -> None:
+                backbone.hidden(backbone.embed(chunk.ids)[None])
+
+            found: dict[str, list[float]] = {"one_pass_ms": [], "forward_ms": []}
+            with torch.inference_mode():
+                for number in range(plan.repeats + 1):  # the first warms up
+                    for key, work in (("one_pass_ms", write), ("forward_ms", forward)):
+                        begin = _now(backbone.device)
+                        work()
+                        if number:
+                            found[key].append((_now(backbone.device) - begin) * 1000)
+            medians = {key: round(statistics.median(times), 2) for key, times in found.items()}
+            document["shapes"][name] = {**subject.about, **medians, "ratio": round(medians["one_pass_ms"] / medians["forward_ms"], 3)}
+    return document
 
 
 # ---------------------------------------------------------------- what is measured
