@@ -103,7 +103,7 @@ def test_arms_share_one_history(tiny: LPM, tmp_path: Path) -> None:
 
 def test_names_of_arms() -> None:
     assert arm_names("rag@2, hybrid,rag@10,rag@2,lora@1e-3") == ["rag@2", "hybrid", "rag@10", "lora@1e-3"]
-    for name in ("magic", "rag@0", "lpm@3", "rag@", "rag@1.5", "lora@2", "lora@1e", "RAG"):
+    for name in ("magic", "rag@0", "lpm@0", "full@3", "lpm_slots", "rag@", "rag@1.5", "lora@2", "lora@1e", "RAG"):
         with pytest.raises(InvalidInputError, match=re.escape(name)):
             arm_names(name)
     with pytest.raises(InvalidInputError, match=ARMS[0]):

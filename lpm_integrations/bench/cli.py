@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -150,9 +151,9 @@ def _print_lengths(document: Mapping[str, Any]) -> None:
 
     names = document["arms"]
     shown = narrow_table("by tokens of history", ("tokens", *names, *(f"{name} ms" for name in names)))
-    for tokens, row in document["lengths"].items():
+    for row in document["lengths"].values():
         found = [row["arms"][name] for name in names]
-        shown.add_row(tokens, *(f"{arm['overall']:.3f}" for arm in found), *(f"{arm['cost']['total_ms']:.0f}" for arm in found))
+        shown.add_row(f"{row['tokens']:,}", *(f"{arm['overall']:.3f}" for arm in found), *(f"{arm['cost']['total_ms']:.0f}" for arm in found))
     Console().print(shown)
 
 
@@ -186,7 +187,9 @@ def probes(
 @app.command()
 def scaling(
     arms: Arms = "full,rag,lpm",
-    lengths: Annotated[str, typer.Option(help="Tokens of history, comma-separated.")] = "256,512,1024,2048,4096,8192,16384",
+    lengths: Annotated[
+        str, typer.Option(help="Tokens of history, comma-separated. Eight facts take some 500 of themselves; fewer facts make shorter ones.")
+    ] = "512,1024,2048,4096,8192,16384",
     people: Annotated[int, typer.Option(help="Unseen users.")] = 8,
     facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
@@ -216,7 +219,9 @@ def scaling(
             result = run(f"scaling {tokens}", cases, names, _as_told, engine=engine, config=config, console=Console(stderr=True))
             rows = {arm: {key: row[key] for key in ("overall", "categories", "counts", "cost")} for arm, row in result["arms"].items()}
             document |= {"config": result["config"], "environment": result["environment"]}
-            document["lengths"][str(tokens)] = {"arms": rows}
+            chat = engine.backbone.chat
+            long = statistics.fmean(sum(len(chat.turn(turn.role, chat.content(turn.content))[0]) for turn in case.turns) for case in cases)
+            document["lengths"][str(tokens)] = {"tokens": round(long), "arms": rows}
             if out:
                 write_json(document, out)
     _print_lengths(document)

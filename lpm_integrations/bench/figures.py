@@ -31,7 +31,7 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figur
 def scaling(document: Mapping[str, Any]) -> Figure:
     """Accuracy, tokens, KV cache and time of a question against the tokens of history, from a document of `lpm bench scaling`. Raises DatasetError."""
     lengths = _part(document, "lengths", "scaling")
-    tokens = [int(length) for length in lengths]
+    tokens = [row["tokens"] for row in lengths.values()]
     figure, axes = _figure(2, 2, 9.5, 6.5)
     measured: tuple[tuple[str, Callable[[Mapping[str, Any]], float], str], ...] = (
         ("questions answered right", lambda row: row["overall"], "linear"),
@@ -46,7 +46,7 @@ def scaling(document: Mapping[str, Any]) -> Figure:
         if tokens[0] < window < tokens[-1]:
             axis.axvline(window, color="#aaaaaa", linestyle=":", label="backbone's window")
         axis.set(title=title, xlabel="tokens of history", xscale="log", yscale=scale, xticks=tokens)
-        axis.set_xticklabels([f"{number // 1024}k" if number >= 1024 else str(number) for number in tokens])
+        axis.set_xticklabels([f"{number / 1024:.0f}k" if number >= 1024 else str(number) for number in tokens])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylim(0, 1)
