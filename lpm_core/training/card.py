@@ -21,7 +21,8 @@ questions about what a person said, and little else. Apache-2.0.
 
 ## Data
 
-- Synthetic people (`lpm_core/training/`): {facts} kinds of facts, {says} ways to tell and {asks} ways to ask for them, several sessions, small talk in between.
+- Synthetic people (`lpm_core/training/`): {facts} kinds of facts, {says} ways to tell and {asks} ways to ask for them, several sessions, small talk in between;
+  {stories} stories in free wording with blanks and questions of their own; facts that change, and facts that two turns tell together.
   Values are known words, invented words that no tokenizer knows, numbers and dates; {tools} tools that need a remembered fact. Every split has its own users, wordings and values.
 {dialogues}
 - No benchmark data of any kind.

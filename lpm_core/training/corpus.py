@@ -163,9 +163,11 @@ def _expand(text: str, rng: random.Random) -> str:
 
 
 def corpus_counts() -> dict[str, int]:
-    """How many kinds of facts and tools there are, and how many wordings to tell and to ask, over all splits."""
+    """How many kinds of facts and tools there are, how many stories, and how many wordings to tell and to ask, over all splits."""
     facts, more = data("facts.toml")["fact"], data("wordings.toml").values()
-    return {"facts": len(facts), "tools": len(data("tools.toml")["tool"])} | {kind: sum(len(row[kind]) for row in (*facts, *more)) for kind in ("says", "asks")}
+    return {"facts": len(facts), "tools": len(data("tools.toml")["tool"]), "stories": len(read_stories())} | {
+        kind: sum(len(row[kind]) for row in (*facts, *more)) for kind in ("says", "asks")
+    }
 
 
 @dataclass
