@@ -142,8 +142,9 @@ def test_a_page_in_quarantine_stays_there_while_its_session_goes_on(tiny: LPM, u
         engine.remember("ann", "And one more.", session_id="s1")
 
         assert engine.quarantine("ann") == [held]
-        assert not set(held.turn_ids) & set(engine._memory("ann")[1].turns)
-        assert engine.turns("ann")[-1].id in engine._memory("ann")[1].turns
+        read = {turn for turns in engine.slots("ann").turns for turn in turns}
+        assert not set(held.turn_ids) & read
+        assert engine.turns("ann")[-1].id in read
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ frame.srcdoc = document.querySelector("textarea").value;
 def _documents() -> list[dict[str, Any]]:
     """The committed results that a report takes."""
     texts = {path: json.loads(path.read_text("utf-8")) for path in _RESULTS}
-    return [read_result(path, any_kind=True) for path, found in texts.items() if found.get("arms") or found.get("benchmark") in ("mem0", "cost")]
+    return [
+        read_result(path, any_kind=True) for path, found in texts.items() if isinstance(found.get("arms"), dict) or found.get("benchmark") in ("mem0", "cost")
+    ]
 
 
 def _measured(html: str, width: int, folder: Path) -> dict[str, Any]:
