@@ -104,7 +104,7 @@ class Backbone:
     @cached_property
     def tool_grammar(self) -> ToolGrammar:
         """What answers that call tools may look like. Raises ModelError for a tokenizer without tool calls."""
-        return ToolGrammar(self.chat.tokenizer, len(self.embeddings), sorted(self.ends))
+        return ToolGrammar(self.chat.tokenizer, len(self.embeddings), sorted(self.ends), spaced=self.chat.spaced)
 
     @property
     def fingerprint(self) -> str:

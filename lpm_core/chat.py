@@ -19,14 +19,13 @@ _HOLE = "\ue000{}\ue001"  # private-use characters that stand for a message's co
 _HOLES = re.compile("\ue000(\\d+)\ue001")
 
 
-def _holed(message: Message, hole: Callable[[str], str]) -> dict[str, Any]:
-    """A message whose texts, and whose calls' names and arguments, are holes to be filled after rendering."""
+def _holed(message: Message, hole: Callable[[str], str], arguments: Callable[[Any], str]) -> dict[str, Any]:
+    """A message whose texts, and whose calls' names and arguments (as the model writes them), are holes to be filled after rendering."""
     row: dict[str, Any] = {key: hole(value) if isinstance(value, str) and value and key != "role" else value for key, value in message.items()}
     if row.get("tool_calls"):
         functions = [call.get("function", call) for call in row["tool_calls"]]
         row["tool_calls"] = [
-            {"type": "function", "function": {"name": hole(function["name"]), "arguments": hole(json.dumps(function["arguments"], ensure_ascii=False))}}
-            for function in functions
+            {"type": "function", "function": {"name": hole(function["name"]), "arguments": hole(arguments(function["arguments"]))}} for function in functions
         ]
     return row
 
@@ -40,7 +39,7 @@ class ChatFormat:
         self._fixed: dict[str, list[int]] = {}
         markup = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self._markup = re.compile("|".join(f"(?<={re.escape(token[0])}){re.escape(token[1:])}" for token in markup if len(token) > 1)) if markup else None
-        self._spaced = self._puts_a_space()
+        self.spaced = self._puts_a_space()
 
     def _puts_a_space(self) -> bool:
         """Whether the template puts a space before a message's content, so that its first word is spelled as within a sentence."""
@@ -51,7 +50,13 @@ class ChatFormat:
 
     def content(self, text: str) -> list[int]:
         """Token ids of a message's content, as the template would have them."""
-        return self.text(f" {text}" if self._spaced and text else text)
+        return self.text(f" {text}" if self.spaced and text else text)
+
+    def arguments(self, arguments: Any) -> str:
+        """A call's arguments as JSON; where contents begin with a space their texts do, too, so that words are spelled as elsewhere."""
+        if self.spaced and isinstance(arguments, Mapping):
+            arguments = {key: f" {value}" if isinstance(value, str) and value else value for key, value in arguments.items()}
+        return json.dumps(arguments, ensure_ascii=False)
 
     def text(self, text: str) -> list[int]:
         """Token ids of plain text. A token of the markup in it (`<|im_end|>`, …) is spelled out, not obeyed."""
@@ -91,7 +96,7 @@ class ChatFormat:
             texts.append(text)
             return _HOLE.format(len(texts) - 1)
 
-        holed = [_holed(message, hole) for message in messages]
+        holed = [_holed(message, hole, self.arguments) for message in messages]
         rendered = self.tokenizer.apply_chat_template(
             holed,
             tools=[self._harmless(tool, hole) for tool in tools] if tools else None,

@@ -5,6 +5,8 @@
 
 With `LPMConfig.agree` the softmax is that of the heads' mean score, the same for all: head h of a segment's slots holds
 its h-th word, so heads that look at different segments mix up their words.
+With `LPMConfig.recency` a slot's score also has r(e(x)) times the logarithm of its age, counted in newer slots: a question
+may prefer the latest of several statements, or the earlier.
 Shared by all users of a backbone; the slots M_u are all that belongs to one of them.
 """
 
@@ -56,17 +58,21 @@ class SoftPromptProjection(nn.Module):
         self.w_k = nn.Parameter((torch.randn(slot, key) / math.sqrt(slot)).repeat(heads, 1, 1))
         self.w_v = nn.Parameter(torch.randn(heads, slot, width) / math.sqrt(slot))
         self.sharpness = nn.Parameter(torch.tensor(4.0)) if config.agree else None
+        self.recency = nn.Linear(config.query_size, 1) if config.recency else None
         self.empty_slot = nn.Parameter(torch.randn(heads, 1, slot) * 0.02)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.gain = nn.Parameter(torch.ones(heads, width))
         self.bias = nn.Parameter(torch.zeros(heads, width))
+        if self.recency is not None:
+            nn.init.zeros_(self.recency.weight)
+            nn.init.zeros_(self.recency.bias)
         nn.init.zeros_(self.mlp[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.mlp[2].bias)  # type: ignore[arg-type]
 
     def forward(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Messages of B users and the slots that each may read.
 
-        query: e(x) [B, query_size], or [B, Q, query_size] for Q messages of each user; slots: [B, H, N, d_mem];
+        query: e(x) [B, query_size], or [B, Q, query_size] for Q messages of each user; slots: [B, H, N, d_mem], the oldest first;
         mask: [B, N] or [B, Q, N], true where a slot may be read (None: all may).
         Returns soft tokens [B, H, d] and log attention [B, H, 1 + N], the shared empty slot first; with Q messages
         [B, Q, H, d] and [B, Q, H, 1 + N].
@@ -96,7 +102,13 @@ class SoftPromptProjection(nn.Module):
         if self.sharpness is not None:
             scores = (scores.mean(1, keepdim=True) * self.sharpness).expand_as(scores)
         if mask is not None:
-            mask = mask if mask.dim() == 3 else mask[:, None]
+            mask = mask if mask.dim() == 3 else mask[:, None]  # [B, 1 or Q, N]
+        if self.recency is not None:
+            readable = slots.new_ones(1, 1, slots.shape[2] - 1) if mask is None else mask.to(slots.dtype)
+            newer = readable.float().flip(-1).cumsum(-1).flip(-1) - readable  # how many readable slots are newer than each
+            preferred = self.recency(query).float() * -torch.log1p(newer)  # [B, Q, N]
+            scores = scores + F.pad(preferred, (1, 0))[:, None]
+        if mask is not None:
             scores = scores.masked_fill(~F.pad(mask, (1, 0), value=True)[:, None], float("-inf"))
         return scores.log_softmax(-1)
 

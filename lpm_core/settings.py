@@ -30,6 +30,7 @@ class LPMConfig(BaseModel):
     address_size: int = Field(64, ge=0, description="of these, how many start out as the address of the segment rather than its words")
     key_size: int = Field(64, gt=0, description="d_k of the read attention")
     agree: bool = Field(False, description="whether the heads agree on one attention, that of their mean score, or each has its own (the paper)")
+    recency: bool = Field(False, description="whether attention may lean to newer or older slots, as the question has it: for what changes")
     query_size: int = Field(256, gt=0, description="width of e(x)")
     writer_size: int = Field(192, gt=0, description="width inside the writer")
     writer_layers: int = Field(2, gt=0)

@@ -66,15 +66,18 @@ class Constraint:
 
 
 class ToolGrammar:
-    """Grammars of tool calls for one tokenizer; `vocabulary` is the number of logits, `ends` the tokens that end an answer."""
+    """Grammars of tool calls for one tokenizer; `vocabulary` is the number of logits, `ends` the tokens that end an answer.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocabulary: int, ends: Sequence[int]) -> None:
+    spaced: the model puts a space before the texts of arguments (see ChatFormat.arguments), which is not theirs.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocabulary: int, ends: Sequence[int], *, spaced: bool = False) -> None:
         from llguidance.hf import from_tokenizer
 
         known = tokenizer.get_vocab()
         if not {"<tool_call>", "</tool_call>"} <= known.keys():
             raise ModelError("the tokenizer of this model has no <tool_call> token, so it cannot call tools; use a chat model of the Qwen3 family")
-        self._tokenizer = tokenizer
+        self._tokenizer, self._spaced = tokenizer, spaced
         self._begin, self._end, self._thought = known["<tool_call>"], known["</tool_call>"], known.get("</think>")
         self._grammar = from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(ends))
 
@@ -121,7 +124,8 @@ class ToolGrammar:
     def _call(self, ids: Sequence[int]) -> ToolCall | None:
         try:
             row = json.loads(str(self._tokenizer.decode(list(ids))))
-            return ToolCall(str(row["name"]), dict(row["arguments"]), f"call_{uuid.uuid4().hex[:24]}")
+            arguments = {key: value.removeprefix(" ") if self._spaced and isinstance(value, str) else value for key, value in dict(row["arguments"]).items()}
+            return ToolCall(str(row["name"]), arguments, f"call_{uuid.uuid4().hex[:24]}")
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from lpm_core.training.progress import Report
 
-__all__ = ["BackboneRecipe", "answer_ids", "context_recall", "learning_rate", "load_optimizers", "save_optimizers", "train_backbone"]
+__all__ = ["BackboneRecipe", "answer_ids", "answer_kind", "context_recall", "learning_rate", "load_optimizers", "save_optimizers", "train_backbone"]
 
 _log = logging.getLogger(__name__)
 _IGNORE = -100
@@ -64,6 +64,7 @@ class BackboneRecipe:
     story_share: float = 0.45
     max_stories: int = 4
     join_share: float = 0.25
+    gleaned_share: float = 0.5
     tool_share: float = 0.1
     notes_share: float = 0.12
     tokenizer_people: int = 3000
@@ -78,8 +79,18 @@ def _turn(chat: ChatFormat, role: str, content: str) -> list[int]:
 
 def answer_ids(question: Question, chat: ChatFormat) -> list[int]:
     """What the assistant says to a question, with the end of its turn: the answer, or a tool call in Qwen3's format."""
-    call = [*chat.markup("<tool_call>\n"), *chat.text(question.answer), *chat.markup("\n</tool_call>")]
-    return [*(call if question.tool else chat.content(question.answer)), *chat.markup("<|im_end|>")]
+    if question.tool is None:
+        return [*chat.content(question.answer), *chat.markup("<|im_end|>")]
+    call = json.loads(question.answer)
+    text = f'{{"name": {json.dumps(call["name"])}, "arguments": {chat.arguments(call["arguments"])}}}'
+    return [*chat.markup("<tool_call>\n"), *chat.text(text), *chat.markup("\n</tool_call>"), *chat.markup("<|im_end|>")]
+
+
+def answer_kind(question: Question) -> str:
+    """What a question's score counts for: its kind, and of those about one fact, whether the value is of an open vocabulary."""
+    if question.evidence is None:
+        return "untold"
+    return ("open" if question.open_vocabulary else "known") if question.kind == "single" else question.kind
 
 
 def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
@@ -254,9 +265,9 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
         told = rng.randint(1, 5) if tools else rng.randint(1, max(1, facts // 2)) if stories else facts
         updates = recipe.update_share if rng.random() < 0.5 else 0.0
         joins = rng.randint(1, 3) if rng.random() < recipe.join_share else 0
-        person = corpus.person(
-            rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit, updates=updates, stories=stories, joins=joins
-        )
+        gleaned = 0 if tools or rng.random() >= recipe.gleaned_share else rng.randint(1, 3)
+        options: dict[str, Any] = {"tools": kit, "updates": updates, "stories": stories, "joins": joins, "gleaned": gleaned}
+        person = corpus.person(rng, told, talk=talk * (1 - 0.25 * gleaned), questions=recipe.questions, unknown=recipe.unknown_share, **options)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         if rng.random() < recipe.notes_share:
             noted, person = _noted(person, rng.choice(corpus.notes), corpus.talk(rng) if rng.random() < 0.5 else (), rng)
@@ -280,9 +291,7 @@ def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Pe
         inside = learned.tolist()
         spans = [list(group) for answer, group in groupby(range(len(inside)), key=inside.__getitem__) if answer]
         for question, span in zip(person.questions, spans, strict=True):
-            kind: str = "untold" if question.evidence is None else question.kind
-            kind = ("open" if question.open_vocabulary else "known") if kind == "single" else kind
-            scores[kind].append(bool(right[span].all()))
+            scores[answer_kind(question)].append(bool(right[span].all()))
     return {kind: sum(row) / len(row) for kind, row in scores.items() if row}
 
 

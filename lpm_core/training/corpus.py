@@ -15,109 +15,95 @@ from functools import cache
 from typing import Any, Literal
 
 from lpm_core.training.dialogues import Message
+from lpm_core.training.gleaning import glean
+from lpm_core.training.invented import fill, invented_word
+from lpm_core.training.people import UNKNOWN, FactType, Person, Question, Tool
 from lpm_core.training.splits import Split, bucket, data, real, share
 from lpm_core.training.splits import wordings as split_wordings
 from lpm_core.training.stories import Story, read_stories
 
 __all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Tool", "corpus_counts"]
 
-UNKNOWN = "I don't know."
-"""The answer to a question about what was never told."""
-
-_ONSETS = [
-    "b",
-    "br",
-    "c",
-    "ch",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pl",
-    "qu",
-    "r",
-    "s",
-    "sh",
-    "sk",
-    "st",
-    "t",
-    "th",
-    "tr",
-    "v",
-    "w",
-    "y",
-    "z",
-]
-_VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "u", "ai", "ea", "oo", "ou"]
-_CODAS = ["", "", "", "", "l", "n", "r", "s", "t", "m", "x", "nd", "rk", "lm", "th", "st"]
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
-_HOURS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
 _FUNCTION_WORDS = frozenset({"the", "and", "with", "of", "in", "a", "for", "on", "to"})
-
-
-@dataclass(frozen=True)
-class FactType:
-    """One kind of fact, with the wordings that one split may use."""
-
-    key: str
-    pool: str
-    says: tuple[str, ...]
-    asks: tuple[str, ...]
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A tool that needs one fact about the user, with the requests that one split may use."""
-
-    name: str
-    description: str
-    fact: str
-    parameter: str
-    about: str
-    requests: tuple[str, ...]
-    direct: tuple[str, ...]
-    field: str
-    results: tuple[str, ...]
-    answers: tuple[str, ...]
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The tool as a prompt shows it."""
-        parameters = {"type": "object", "properties": {self.parameter: {"type": "string", "description": self.about}}, "required": [self.parameter]}
-        return {"type": "function", "function": {"name": self.name, "description": self.description, "parameters": parameters}}
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told.
-
-    `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it, "story" for what
-    was told in passing, "joined" for what two turns tell together; `evidence` is the one with the answer.
-    With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
-    value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
-    """
-
-    text: str
-    answer: str
-    key: str
-    evidence: int | None
-    open_vocabulary: bool = False
-    kind: Literal["single", "update", "earlier", "story", "joined"] = "single"
-    tool: Tool | None = None
-    result: str = ""
-    reply: str = ""
+_ASKING = frozenset(
+    [
+        "what",
+        "what's",
+        "whats",
+        "which",
+        "who",
+        "who's",
+        "whos",
+        "whose",
+        "where",
+        "where's",
+        "when",
+        "how",
+        "why",
+        "do",
+        "does",
+        "did",
+        "is",
+        "are",
+        "was",
+        "were",
+        "am",
+        "i",
+        "my",
+        "me",
+        "mine",
+        "we",
+        "our",
+        "you",
+        "your",
+        "it",
+        "its",
+        "the",
+        "a",
+        "an",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "with",
+        "by",
+        "and",
+        "or",
+        "that",
+        "this",
+        "these",
+        "those",
+        "there",
+        "have",
+        "has",
+        "had",
+        "be",
+        "been",
+        "can",
+        "could",
+        "would",
+        "will",
+        "should",
+        "called",
+        "name",
+        "named",
+        "named",
+        "again",
+        "now",
+        "go",
+        "get",
+        "got",
+        "so",
+        "not",
+        "as",
+        "about",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -131,14 +117,16 @@ class _Telling:
     keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Person:
-    """A user: turns in order, the session each belongs to, questions about them, and the tools at hand."""
+@cache
+def _asked_about(question: str) -> frozenset[str]:
+    """The words of a question that tell what it is about."""
+    return frozenset(re.findall(r"[a-z']+", question.lower())) - _ASKING
 
-    turns: tuple[Message, ...]
-    sessions: tuple[int, ...]
-    questions: tuple[Question, ...]
-    tools: tuple[Tool, ...] = ()
+
+def _alike(questions: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether a question might as well be one of the others: what one is about is mostly what the other is about."""
+    about = [_asked_about(other) for other in others]
+    return any(2 * len(words & other) >= min(len(words), len(other)) for words in map(_asked_about, questions) for other in about)
 
 
 @cache
@@ -187,6 +175,7 @@ class Corpus:
     _names: list[str] = field(init=False, repr=False)
     _spans: list[str] = field(init=False, repr=False)
     _held_out: set[str] = field(init=False, repr=False)
+    _held_words: set[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         more: dict[str, dict[str, list[str]]] = data("wordings.toml") if self.split == "train" else {}
@@ -200,7 +189,7 @@ class Corpus:
         self.tools = tuple(_tool(row, self.split) for row in data("tools.toml")["tool"])
         held_values = [value for pool in data("values.toml") for value in real(pool, "test")]
         held_values += [value for pool in data("values_more.toml") for value in real(pool, "validation")]
-        held_out = {word.lower() for value in held_values for word in value.split()} - _FUNCTION_WORDS
+        self._held_words = held_out = {word.lower() for value in held_values for word in value.split()} - _FUNCTION_WORDS
         counts: dict[str, int] = {}
         self._spans, rng = [], random.Random("spans")
         for dialogue in self.dialogues[:: max(1, len(self.dialogues) // 8000)]:
@@ -232,16 +221,6 @@ class Corpus:
 
     # ---------------------------------------------------------------- values
 
-    def word(self, rng: random.Random) -> str:
-        """An invented word of two or three syllables that belongs to this split alone."""
-        while True:
-            syllables = rng.choice((2, 2, 2, 3))
-            text = "".join(
-                rng.choice(_ONSETS) + rng.choice(_VOWELS) + (rng.choice(_CODAS) if i == syllables - 1 or rng.random() < 0.25 else "") for i in range(syllables)
-            )
-            if bucket(text) == self.split:
-                return text
-
     def value(self, pool: str, rng: random.Random) -> tuple[str, bool]:
         """A value of a pool, and whether it is open-vocabulary (invented, not a known word)."""
         known = real(pool, self.split)
@@ -257,19 +236,9 @@ class Corpus:
             return (words.title() if names else words), True
         while True:
             pattern = rng.choice(data("values.toml")[pool]["invented"])
-            value = self._fill(pattern, rng)
+            value = fill(pattern, self.split, rng)
             if "{w" in pattern.lower() or bucket(value) == self.split:
                 return value, True
-
-    def _fill(self, pattern: str, rng: random.Random) -> str:
-        day = rng.randint(1, 28)
-        ordinal = f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
-        slots = {
-            "w": lambda: self.word(rng), "W": lambda: self.word(rng).capitalize(), "n": lambda: str(rng.randint(1, 99)),
-            "nnn": lambda: f"{rng.randint(0, 999):03d}", "nnnn": lambda: f"{rng.randint(0, 9999):04d}", "day": lambda: str(day), "ordinal": lambda: ordinal,
-            "month": lambda: rng.choice(_MONTHS), "hour": lambda: str(rng.randint(4, 11)), "minute": lambda: f"{rng.randrange(0, 60, 5):02d}", "hourword": lambda: rng.choice(_HOURS),
-        }  # fmt: skip
-        return re.sub(r"\{(\w+)\}", lambda match: slots[match[1]](), pattern)
 
     # ---------------------------------------------------------------- talk
 
@@ -306,7 +275,7 @@ class Corpus:
         if draw < 0.35 and known.names:
             name, pool = f"{relative}'s {rng.choice([name for name in known.names if chr(39) not in name] or list(known.names))}", known.pool
         else:
-            words = [rng.choice(self._lexicon) if self._lexicon else self.word(rng) for _ in range(rng.choice((1, 1, 2)))]
+            words = [rng.choice(self._lexicon) if self._lexicon else invented_word(self.split, rng) for _ in range(rng.choice((1, 1, 2)))]
             name, pool = " ".join(words if draw < 0.8 else [f"{relative}'s", *words]), rng.choice(_MADE_UP_POOLS)
         return FactType(name, pool, (), (), (name,))
 
@@ -367,15 +336,24 @@ class Corpus:
             name: "=" + "/".join(choice for choice in pool[1:].split("/") if choice.lower() not in taken) if pool.startswith("=") else pool
             for name, pool in story.blanks.items()
         }
-        return Story(story.turns, blanks, tuple((text, blank) for text, blank in story.asks if text.lower().rstrip(".?!") not in self._held_out))
+        asks = tuple((text, blank) for text, blank in story.asks if text.lower().rstrip(".?!") not in self._held_out)
+        return Story(story.turns, blanks, asks, tuple(text for text in story.untold if text.lower().rstrip(".?!") not in self._held_out))
 
     def _pick_stories(self, count: int, rng: random.Random) -> list[Story]:
-        """Stories that are asked for different kinds of values."""
+        """Stories of which none might answer what is asked about another."""
         picked: list[Story] = []
         for story in rng.sample(self.stories, min(len(self.stories), 4 * count)):
-            if len(picked) < count and story.asks and not any(story.asked_pools & other.asked_pools for other in picked):
+            if len(picked) < count and story.asks and not any(self._confused(story, other) for other in picked):
                 picked.append(story)
         return picked
+
+    def _confused(self, story: Story, other: Story | FactType) -> bool:
+        """Whether a question of a story might be one about another story, or about a fact, of the same kind of value."""
+        pools = other.asked_pools if isinstance(other, Story) else {other.pool}
+        if not story.asked_pools & pools:
+            return False
+        asks = [text for text, _ in other.asks] if isinstance(other, Story) else other.asks[:24]
+        return _alike((text for text, _ in story.asks), asks)
 
     def _fill_blanks(self, story: Story, rng: random.Random) -> tuple[list[_Telling], dict[str, tuple[str, bool]]]:
         """A story's messages, and the values of its blanks."""
@@ -392,6 +370,14 @@ class Corpus:
             values[name] = (value.lower() if lower else value, is_open)
         parts = story.told(lambda name: values[name][0])
         return [_Telling(text=text.lower() if lower else text, keys=tuple(names)) for text, names in parts], values
+
+    def _glean(self, rng: random.Random) -> tuple[str, str, str]:
+        """A message of a human dialogue, a question about a part of it, and the part."""
+        while True:
+            text = rng.choice(rng.choice(self.dialogues))[1]
+            found = glean(text, rng) if len(text) <= 240 else None
+            if found and not self._held_words & set(found[1].lower().split()):
+                return text, self._dressed(found[0], rng), found[1]
 
     def _dressed(self, text: str, rng: random.Random) -> str:
         """In training, a question as it may come: after a few words, without its mark, in small letters."""
@@ -441,16 +427,17 @@ class Corpus:
         updates: float = 0.0,
         stories: int = 0,
         joins: int = 0,
+        gleaned: int = 0,
     ) -> Person:
         """A person who tells `facts` facts with about `talk` exchanges of small talk after each, and a share `updates` of them later anew.
 
         `questions` are asked about them, a share `unknown` of these about facts that were never told; with `tools` at
         hand, a third of them are requests that need a tool. Up to `stories` stories are told too, each asked about as
-        often as two facts; and of up to `joins` people whose names are facts, something by their names.
+        often as two facts; and of up to `joins` people whose names are facts, something by their names. `gleaned` messages
+        of human dialogues are asked about in their own words.
         """
         chosen = self._pick_stories(stories, rng)
-        pools = {pool for story in chosen for pool in story.asked_pools}
-        usable = [fact for fact in self.fact_types if fact.pool not in pools] if pools else self.fact_types
+        usable = [fact for fact in self.fact_types if not any(self._confused(story, fact) for story in chosen)]
         types = rng.sample(usable, min(len(usable), facts + 8))
         if self.split == "train":
             types = list({fact.key: fact for fact in (self._made_up(rng) if rng.random() < 0.2 else fact for fact in types)}.values())
@@ -484,6 +471,9 @@ class Corpus:
             places = sorted(rng.randint(0, len(pending)) for _ in tellings)
             for offset, (place, telling) in enumerate(zip(places, tellings, strict=True)):
                 pending.insert(place + offset, replace(telling, keys=tuple(f"{number}.{name}" for name in telling.keys)))
+        heard = [self._glean(rng) for _ in range(gleaned if self.dialogues else 0)]
+        for number, (text, _, _) in enumerate(heard):
+            pending.insert(rng.randint(0, len(pending)), _Telling(text=text, keys=(f"heard.{number}",)))
         turns: list[Message] = []
         marks: list[int] = []
         where: dict[str, int] = {}
@@ -508,20 +498,22 @@ class Corpus:
                 turns.extend(exchange)
                 marks.extend([session] * len(exchange))
         kit = self._kit(rng, tools, [fact.key for fact in told])
-        asked: list[Question] = []
+        asked = [Question(text, answer, "heard", where[f"heard.{number}"], True, "story") for number, (_, text, answer) in enumerate(heard)][:questions]
+        questions -= len(asked)
+        done = len(asked)
         for _ in range(round(questions * 2 * len(chosen) / (2 * len(chosen) + facts))):
             number = rng.randrange(len(chosen))
             if rng.random() < unknown:
-                asked.append(self._about_nothing(chosen, {fact.pool for fact in told}, rng))
+                asked.append(self._about_nothing(chosen, told, rng))
                 continue
             text, name = rng.choice(chosen[number].asks)
             answer, is_open = blanks[number][name]
             asked.append(Question(self._dressed(text, rng), answer, f"story.{name}", where[f"{number}.{name}"], is_open, "story"))
-        for _ in range(round((questions - len(asked)) * len(joined) / (len(joined) + facts)) if joined else 0):
+        for _ in range(round((questions - len(asked) + done) * len(joined) / (len(joined) + facts)) if joined else 0):
             attribute = rng.choice(joined)
             answer, is_open = values[attribute.key]
             asked.append(Question(self._ask_of(attribute, rng), answer, attribute.key, where[attribute.key], is_open, "joined"))
-        questions -= len(asked)
+        questions -= len(asked) - done
         rounds = [rng.sample(told, min(facts, questions - start)) for start in range(0, questions, facts)]  # each fact once before any again
         for fact in (fact for row in rounds for fact in row):
             if kit and rng.random() < 0.4:
@@ -537,17 +529,20 @@ class Corpus:
                 changed = fact.key in old
                 text = self._framed("now", fact, rng) if changed and rng.random() < 0.4 else self._ask(fact, rng)
                 asked.append(Question(text, answer, fact.key, where[fact.key], is_open, "update" if changed else "single"))
-        if chosen or joined:
+        if chosen or joined or heard:
             rng.shuffle(asked)
         return Person(tuple(turns), tuple(marks), tuple(asked), kit)
 
-    def _about_nothing(self, chosen: Sequence[Story], pools: set[str], rng: random.Random) -> Question:
-        """A question of a story that was not told, or about a fact, for a kind of value that nothing told has."""
-        pools = pools.union(*(story.blanks.values() for story in chosen))
+    def _about_nothing(self, chosen: Sequence[Story], told: Sequence[FactType], rng: random.Random) -> Question:
+        """A question that a story sounds as if it answered; or one of another story, or about a fact, that was not told."""
+        near = [text for story in chosen for text in story.untold]
+        if near and rng.random() < 0.6:
+            return Question(self._dressed(rng.choice(near), rng), UNKNOWN, "story", None)
         for story in rng.choices(self.stories, k=64):
-            if story.asks and story not in chosen and not story.asked_pools & pools:
+            others: list[Story | FactType] = [*chosen, *told]
+            if story.asks and story not in chosen and not any(self._confused(story, other) for other in others):
                 return Question(self._dressed(rng.choice(story.asks)[0], rng), UNKNOWN, "story", None)
-        other = rng.choice([fact for fact in self.fact_types if fact.pool not in pools])
+        other = rng.choice([fact for fact in self.fact_types if fact not in told and not any(self._confused(story, fact) for story in chosen)])
         return Question(self._ask(other, rng), UNKNOWN, other.key, None)
 
     def _kit(self, rng: random.Random, count: int, told: Sequence[str]) -> tuple[Tool, ...]:

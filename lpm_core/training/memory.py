@@ -26,7 +26,7 @@ from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, answer_logits, distillation_loss, self_study
 from lpm_core.memory import Turn
-from lpm_core.training.backbone import answer_ids, learning_rate, load_optimizers, save_optimizers
+from lpm_core.training.backbone import answer_ids, answer_kind, learning_rate, load_optimizers, save_optimizers
 from lpm_core.training.corpus import UNKNOWN, Corpus, Person, Question, Tool
 from lpm_core.training.dialogues import Message
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
@@ -48,6 +48,7 @@ class MemoryRecipe:
 
     heads: int = 32
     agree: bool = True
+    recency: bool = True
     retrieval_steps: int = 400
     retrieval_users: int = 16
     retrieval_questions: int = 24
@@ -69,6 +70,9 @@ class MemoryRecipe:
     unknown_share: float = 0.3
     story_share: float = 0.4
     max_stories: int = 3
+    update_share: float = 0.3
+    join_share: float = 0.15
+    gleaned_share: float = 0.3
     empty_share: float = 0.03
     conversation_share: float = 0.5
     accumulate: int = 1
@@ -178,7 +182,7 @@ def _prompt(question: Question, window: Sequence[Message], backbone: Backbone, t
 @torch.no_grad()
 def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
-    scores: dict[str, list[float]] = {"known": [], "open": [], "untold": [], "story": [], "attention": []}
+    scores: dict[str, list[float]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "attention")}
     for start in range(0, len(people), 8):
         users = [_user(person, weights, backbone) for person in people[start : start + 8]]
         questions = [question for user in users for question in user.person.questions]
@@ -188,9 +192,7 @@ def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Ba
             soft, attention = read(questions, slots, mask, weights, backbone)
             _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [answer_ids(q, backbone.chat) for q in questions], backbone)
         for row, question in enumerate(questions):
-            told = question.kind if question.kind == "story" else "open" if question.open_vocabulary else "known"
-            kind = "untold" if question.evidence is None else told
-            scores[kind].append(float(right[row]))
+            scores[answer_kind(question)].append(float(right[row]))
             scores["attention"].append(float((-_attention_loss(attention[row : row + 1].float(), [question], users, [owners[row]])).exp()))
     return {kind: sum(values) / len(values) for kind, values in scores.items() if values}
 
@@ -217,7 +219,7 @@ def train_memory(
     if state["step"]:
         weights = MemoryWeights.load(saved, backbone)
     elif weights is None:
-        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, agree=recipe.agree)
+        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, agree=recipe.agree, recency=recipe.recency)
     weights.to(backbone.device).requires_grad_(True)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     _keep_apart(weights)
@@ -228,6 +230,7 @@ def train_memory(
     report.say(f"memory weights of {sum(p.numel() for p in parameters):,} parameters, from step {state['step']} of {total}")
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 3, stories=3)]
+    probes += [*unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5), *unseen.people(recipe.seed, recipe.probe_people // 4, 8, joins=3)]
     if recipe.checkpointing:
         _recompute(backbone, True)
     parts = [own * recipe.accumulate + part for part in range(recipe.accumulate)]  # this process's batches of a step
@@ -330,20 +333,23 @@ def _window(recipe: MemoryRecipe, corpus: Corpus, rng: random.Random) -> list[Me
     return window
 
 
-def _telling(recipe: MemoryRecipe, facts: int, rng: random.Random) -> tuple[int, int]:
-    """How many facts a person tells, and how many stories: a story takes the place of some facts."""
-    if rng.random() >= recipe.story_share:
-        return facts, 0
-    return max(1, facts // 2), rng.randint(1, recipe.max_stories)
+def _person(recipe: MemoryRecipe, corpus: Corpus, facts: int, rng: random.Random, *, talk: float, questions: int, tools: int = 0) -> Person:
+    """A person who tells `facts` facts, or fewer and some stories; some facts change, some are told of others by their names, some talk is asked about."""
+    options: dict[str, Any] = {"updates": recipe.update_share if rng.random() < 0.5 else 0.0}
+    if not tools:
+        options |= {"stories": rng.randint(1, recipe.max_stories) if rng.random() < recipe.story_share else 0}
+        options |= {"joins": rng.randint(1, 2) if rng.random() < recipe.join_share else 0}
+        options |= {"gleaned": rng.randint(1, 2) if rng.random() < recipe.gleaned_share else 0}
+    told = max(1, facts // 2) if options.get("stories") else facts
+    return corpus.person(rng, told, talk=talk, questions=questions, unknown=recipe.unknown_share, tools=tools, **options)
 
 
 def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, rng: random.Random) -> Tensor:
     """Loss of the attention on addresses alone, for many fresh users: nothing passes through the backbone's upper layers."""
     people = []
     for _ in range(recipe.retrieval_users):
-        facts, stories = _telling(recipe, rng.randint(2, recipe.max_facts + 2), rng)
-        talk = 1.5 * rng.random()
-        people.append(corpus.person(rng, facts, talk=talk, questions=recipe.retrieval_questions, unknown=recipe.unknown_share, stories=stories))
+        facts = rng.randint(2, recipe.max_facts + 2)
+        people.append(_person(recipe, corpus, facts, rng, talk=1.5 * rng.random(), questions=recipe.retrieval_questions))
     users = [_user(person, weights, backbone) for person in people]
     questions = [question for user in users for question in user.person.questions]
     owners = [index for index, user in enumerate(users) for _ in user.person.questions]
@@ -369,10 +375,7 @@ def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone
     most = 2 + round(progress * (recipe.max_facts - 2))
     facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
     kits = [rng.randint(1, 2) if rng.random() < recipe.tool_share else 0 for _ in range(recipe.users)]
-    people = []
-    for kit in kits:
-        told, stories = (facts, 0) if kit else _telling(recipe, facts, rng)
-        people.append(corpus.person(rng, told, talk=talk, questions=recipe.questions, unknown=recipe.unknown_share, tools=kit, stories=stories))
+    people = [_person(recipe, corpus, facts, rng, talk=talk, questions=recipe.questions, tools=kit) for kit in kits]
     users = [_user(person, weights, backbone) for person in people]
     questions = [question for user in users for question in user.person.questions]
     owners = [index for index, user in enumerate(users) for _ in user.person.questions]

@@ -2,7 +2,7 @@
 
 stories.txt holds one story a block: a `T` line is a message, `{a:pool}` in it a blank that is filled with a value of the
 pool (values.toml), or of a list, `{a:=red/green/blue}`; `{~:pool}` tells of somebody or something else, and nobody
-asks for it. A `Q` line is a question and, after a bar, the blank that answers it.
+asks for it. A `Q` line is a question and, after a bar, the blank that answers it; an `N` line one that the story sounds as if it answered.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ _BLANK = re.compile(r"\{(\w+|~)(?::([^}]*))?\}")
 
 @dataclass(frozen=True)
 class Story:
-    """Messages with blanks `{a}`, the pool of each blank (or `=` and its choices), and questions with the blank that answers each."""
+    """Messages with blanks `{a}`, the pool of each blank (or `=` and its choices), questions with the blank that answers each, and questions that none does."""
 
     turns: tuple[str, ...]
     blanks: Mapping[str, str]
     asks: tuple[tuple[str, str], ...]
+    untold: tuple[str, ...] = ()
 
     @property
     def asked_pools(self) -> frozenset[str]:
@@ -45,6 +46,7 @@ class Story:
 def _story(block: str) -> Story:
     turns: list[str] = []
     asks: list[tuple[str, str]] = []
+    untold: list[str] = []
     blanks: dict[str, str] = {}
 
     def blank(match: re.Match[str]) -> str:
@@ -57,10 +59,12 @@ def _story(block: str) -> Story:
         kind, text = line.split(" ", 1)
         if kind == "T":
             turns.append(_BLANK.sub(blank, text.strip()))
+        elif kind == "N":
+            untold.append(text.strip())
         else:
             question, name = text.rsplit("|", 1)
             asks.append((question.strip(), name.strip()))
-    return Story(tuple(turns), blanks, tuple(asks))
+    return Story(tuple(turns), blanks, tuple(asks), tuple(untold))
 
 
 @cache
