@@ -168,12 +168,13 @@ def consolidate(
     user: Annotated[str | None, typer.Argument(help="Whose slots; or --all.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All users, 16 side by side.")] = False,
     steps: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="With --all, also who has only refined slots already.")] = False,
     store: Store = None,
     model: Model = None,
     memory: Memory = None,
     as_json: Json = False,
 ) -> None:
-    """Refine slots until they answer as the history in context would. What is interrupted leaves the old slots in use."""
+    """Refine slots until they answer as the history in context would. What is interrupted leaves the old slots in use; --all goes on with who is left."""
     from rich.progress import Progress
 
     from lpm_core.consolidation import ConsolidationRecipe
@@ -182,7 +183,7 @@ def consolidate(
     _one_or_all(user, everybody)
     recipe = ConsolidationRecipe() if steps is None else ConsolidationRecipe(steps=steps)
     with LPM.from_pretrained(model, memory=memory, store=store) as lpm, Progress(console=Console(stderr=True)) as progress:
-        names = [user] if user is not None else lpm.users()
+        names = [user] if user is not None else [name for name in lpm.users() if again or not lpm.refined(name)]
         groups = [names[start : start + 16] for start in range(0, len(names), 16)]
         task = progress.add_task("consolidating", total=recipe.steps * len(groups))
         reports = []
@@ -458,6 +459,7 @@ def train_memory(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     dtype: str = "float32",
     heads: Annotated[int, typer.Option(help="H, soft tokens per question.")] = 64,
+    slot_size: Annotated[int, typer.Option(help="d_mem, numbers per slot and head; 64 of them are an address.")] = 160,
     steps: Annotated[int, typer.Option(help="Steps through the backbone, after those of the attention alone.")] = 2400,
     retrieval_steps: Annotated[int, typer.Option(help="Steps of the attention alone.")] = 400,
     users_per_step: int = 24,
@@ -476,7 +478,14 @@ def train_memory(
     from lpm_core.training.memory import MemoryRecipe
 
     recipe = MemoryRecipe(
-        heads=heads, steps=steps, retrieval_steps=retrieval_steps, users=users_per_step, accumulate=accumulate, checkpointing=checkpointing, seed=seed
+        heads=heads,
+        slot_size=slot_size,
+        steps=steps,
+        retrieval_steps=retrieval_steps,
+        users=users_per_step,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
+        seed=seed,
     )
     if dry_run:
         _plan(backbone, recipe, gpu, as_json)

@@ -430,6 +430,20 @@ class LPM(Upkeep):
         seconds = (time.perf_counter() - begin) / max(1, len(user_ids))
         return [replace(report, promoted=report.promoted and self._promote(memory), seconds=seconds) for memory, report in results]
 
+    def refined(self, user_id: str) -> bool:
+        """Whether all of a user's slots were refined since they were written: none is what one pass over its turns gives. Raises UnknownUserError."""
+        self._open()
+        self._known(user_id)
+        self._memory(user_id)
+        stored = {(page.session_id, page.index): page for page in self.store.pages(user_id, **self._fingerprints)}
+        for name, turns in self._written(user_id).items():
+            session = SessionPages.of(name, turns, [], self.backbone.chat, self.weights.config)
+            for index in range(len(session.lacking)):
+                page = stored.get((name, index))
+                if page is None or torch.equal(page.slots, self._page(session, index).slots):
+                    return False
+        return bool(stored)
+
     def fit(
         self,
         user_id: str,

@@ -12,6 +12,8 @@ from tiny_model import make_tiny
 from lpm_core import InvalidInputError, ModelError, ModelNotFoundError
 from lpm_core.backbone import Backbone
 from lpm_core.chat import ChatFormat
+from lpm_core.engine import embedded_folder
+from lpm_core.tools import ToolGrammar
 
 _CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello there."}]
 
@@ -122,3 +124,23 @@ def test_bad_dtype_and_layer_are_refused(tiny_folder: Path) -> None:
         Backbone.load(tiny_folder, dtype="float8")
     with pytest.raises(ModelError, match="layer 9"):
         Backbone.load(tiny_folder, layer=9)
+
+
+def test_texts_of_a_call_are_spelled_as_contents_are_and_come_back_without_the_space() -> None:
+    chat = Backbone.load(embedded_folder() / "backbone").chat
+    call = {"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}
+    history = [
+        {"role": "user", "content": "Weather in Paris?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]},
+    ]
+
+    rendered = chat.render(history)
+
+    city = chat.content("Paris")
+    assert chat.spaced
+    assert any(rendered[start : start + len(city)] == city for start in range(len(rendered) - 1, len(rendered) // 2, -1))  # in the call, too
+    grammar = ToolGrammar(chat.tokenizer, 5000, [0], spaced=True)
+    begin, end = (chat.markup(token)[0] for token in ("<tool_call>", "</tool_call>"))
+    body = chat.text(f'{{"name": "get_weather", "arguments": {chat.arguments(call["arguments"])}}}')
+    _, calls = grammar.split([begin, *body, end])
+    assert calls[0].arguments == call["arguments"]

@@ -240,3 +240,15 @@ async def test_the_async_twin_does_the_same(tiny: LPM) -> None:
     _told(tiny)
 
     assert (await tiny.aconsolidate("ann", _RECIPE)).user_id == "ann"
+
+
+def test_what_is_refined_is_known_until_something_new_is_told(lpm: LPM) -> None:
+    _told(lpm)
+    assert not lpm.refined("ann")
+    memory = lpm._memory("ann")[0]
+    lpm._promote(replace(memory, pages=tuple(replace(page, slots=page.slots * 1.001) for page in memory.pages)))
+
+    assert lpm.refined("ann")
+
+    lpm.remember("ann", "I play the cello.", session_id="friday")
+    assert not lpm.refined("ann")

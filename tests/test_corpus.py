@@ -164,3 +164,28 @@ def test_frames_of_joins_are_held_out() -> None:
             shown = {split: set(wordings(row[kind], split)) for split in ("train", "validation", "test")}
             assert all(shown.values())
             assert sum(map(len, shown.values())) == len(row[kind]) == len(set.union(*shown.values()))
+
+
+def test_questions_are_gleaned_from_human_dialogue_and_answered_by_their_message() -> None:
+    talk = [[("user", "I watched The Red Barn with my cousin last night."), ("assistant", "I will book 3 tickets for Lisbon on Friday.")]]
+    corpus = Corpus("train", talk * 3)
+    people = [corpus.person(random.Random(number), 3, questions=8, gleaned=2) for number in range(20)]
+
+    gleaned = [(question, person) for person in people for question in person.questions if question.key == "heard"]
+
+    assert all(len(person.questions) == 8 for person in people)
+    assert len({question.answer for question, _ in gleaned}) > 1
+    for question, person in gleaned:
+        assert question.evidence is not None
+        assert question.answer in person.turns[question.evidence][1]
+        assert question.answer not in question.text
+        assert question.text.lower() not in person.turns[question.evidence][1].lower()
+
+
+def test_what_a_story_sounds_as_if_it_told_is_answered_by_nothing() -> None:
+    near = {text.lower().rstrip("?.") for story in Corpus("train").stories for text in story.untold}
+    people = list(Corpus("train").people(0, 60, 3, questions=10, unknown=0.5, stories=2))
+    asked = [question for person in people for question in person.questions if question.text.lower().rstrip("?.") in near and question.evidence is None]
+
+    assert len(asked) > 20
+    assert all(question.answer == UNKNOWN for question in asked)

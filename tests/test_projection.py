@@ -95,3 +95,22 @@ def test_principal_directions_are_orthonormal_and_padded() -> None:
     assert directions.shape == (6, 4)
     assert torch.allclose(directions[:4] @ directions[:4].T, torch.eye(4), atol=1e-4)
     assert directions[4:].abs().sum() == 0
+
+
+def test_recency_lets_a_question_prefer_newer_slots_and_does_nothing_before_it_is_trained() -> None:
+    config = LPMConfig(backbone_size=12, heads=2, slot_size=6, address_size=2, key_size=5, query_size=7, writer_size=8, agree=True, recency=True)
+    torch.manual_seed(0)
+    projection = SoftPromptProjection(config)
+    query, slots = torch.randn(1, 7), torch.randn(1, 2, 1, 6).expand(-1, -1, 4, -1)  # the same slot four times
+    mask = torch.tensor([[True, True, True, False]])  # the last is padding
+    assert projection.recency is not None
+
+    before = projection(query, slots, mask)[1]
+    torch.nn.init.constant_(projection.recency.bias, 2.0)
+    after = projection(query, slots, mask)[1]
+
+    assert torch.allclose(before[..., 1], before[..., 3])
+    assert (after[..., 1] < after[..., 2]).all()
+    assert (after[..., 2] < after[..., 3]).all()
+    assert after[..., 4].isneginf().all()
+    assert torch.allclose(projection(query, slots[:, :, :3])[1], after[..., :4])  # what may not be read has no age

@@ -47,6 +47,7 @@ class MemoryRecipe:
     """Training of the memory weights."""
 
     heads: int = 32
+    slot_size: int = 160
     agree: bool = True
     recency: bool = True
     retrieval_steps: int = 400
@@ -219,7 +220,8 @@ def train_memory(
     if state["step"]:
         weights = MemoryWeights.load(saved, backbone)
     elif weights is None:
-        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, agree=recipe.agree, recency=recipe.recency)
+        shape: dict[str, Any] = {"slot_size": recipe.slot_size, "agree": recipe.agree, "recency": recipe.recency}
+        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, **shape)
     weights.to(backbone.device).requires_grad_(True)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     _keep_apart(weights)

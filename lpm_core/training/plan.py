@@ -91,7 +91,14 @@ def training_plan(name: str, recipe: MemoryRecipe, *, gpu: str = "h200", user_sl
         model = make(config, dtype=torch.bfloat16)
         size, layers = config.hidden_size, config.num_hidden_layers
         layer = max(1, layers // 2 if layers <= 8 else layers // 4)
-        shape: dict[str, Any] = {"backbone_size": size, "heads": recipe.heads, "layer": layer, "agree": recipe.agree}
+        shape: dict[str, Any] = {
+            "backbone_size": size,
+            "heads": recipe.heads,
+            "layer": layer,
+            "slot_size": recipe.slot_size,
+            "agree": recipe.agree,
+            "recency": recipe.recency,
+        }
         memory = LPMConfig(**shape)
         weights = MemoryWeights(memory)
     inner = sum(parameter.numel() for parameter in model.model.layers.parameters())

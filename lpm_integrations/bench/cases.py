@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from lpm_core.training.corpus import UNKNOWN, Corpus
+from lpm_core.training.corpus import Corpus
+from lpm_core.training.people import UNKNOWN, Question
 from lpm_integrations.bench.datasets.locomo import Conversation
 from lpm_integrations.bench.datasets.personamem import QUESTION_TYPES, PersonaMem, PersonaQuestion
 
@@ -16,10 +17,25 @@ if TYPE_CHECKING:
 
     from lpm_core.chat import ChatFormat
 
-__all__ = ["ANSWERABLE", "NEVER_TOLD", "Case", "HistoryTurn", "TestQuestion", "lengthened", "locomo_case", "personamem_cases", "probe_cases"]
+__all__ = [
+    "ANSWERABLE",
+    "MULTI_HOP",
+    "NEVER_TOLD",
+    "UPDATE",
+    "Case",
+    "HistoryTurn",
+    "TestQuestion",
+    "lengthened",
+    "locomo_case",
+    "personamem_cases",
+    "probe_cases",
+]
 
-ANSWERABLE, NEVER_TOLD = 4, 5
-"""Category ids of probes, those of LoCoMo: single-hop and adversarial."""
+MULTI_HOP, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 4, 5, 6
+"""Category ids of probes, those of LoCoMo: multi-hop, single-hop and adversarial; and what changed."""
+
+
+_CATEGORIES = {"joined": MULTI_HOP, "update": UPDATE, "earlier": UPDATE}
 
 
 @dataclass(frozen=True)
@@ -58,10 +74,16 @@ class Case:
     questions: tuple[TestQuestion, ...] = field(default=())
 
 
-def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test") -> Iterator[Case]:
-    """Synthetic people of a split that training never saw: users, wordings and values are all new."""
+def probe_cases(
+    people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test", *, updates: float = 0.0, joins: int = 0, stories: int = 0
+) -> Iterator[Case]:
+    """Synthetic people of a split that training never saw: users, wordings and values are all new.
+
+    A share `updates` of the facts changes later; of up to `joins` people who are told of by their names, something is asked by who they are;
+    up to `stories` stories are told beside the facts.
+    """
     corpus = Corpus("validation" if split == "validation" else "test")
-    for number, person in enumerate(corpus.people(seed, people, facts, questions=questions)):
+    for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, updates=updates, joins=joins, stories=stories)):
         turns = tuple(
             HistoryTurn(f"s{session}", role, content, str(index))
             for index, ((role, content), session) in enumerate(zip(person.turns, person.sessions, strict=True))
@@ -71,12 +93,17 @@ def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, spli
                 f"{number}/{index}",
                 question.text,
                 UNKNOWN if question.evidence is None else question.answer,
-                NEVER_TOLD if question.evidence is None else ANSWERABLE,
-                () if question.evidence is None else ("open_vocabulary" if question.open_vocabulary else "known_words",),
+                NEVER_TOLD if question.evidence is None else _CATEGORIES.get(question.kind, ANSWERABLE),
+                () if question.evidence is None else _probe_tags(question),
             )
             for index, question in enumerate(person.questions)
         )
         yield Case(f"probe-{seed}-{number}", turns, asked)
+
+
+def _probe_tags(question: Question) -> tuple[str, ...]:
+    """How the value is known, and what of a change or a story is asked for."""
+    return ("open_vocabulary" if question.open_vocabulary else "known_words", *([question.kind] if question.kind in ("update", "earlier", "story") else []))
 
 
 def lengthened(case: Case, tokens: int, chat: ChatFormat, corpus: Corpus, rng: random.Random) -> Case:

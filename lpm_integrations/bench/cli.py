@@ -163,6 +163,10 @@ def probes(
     people: Annotated[int, typer.Option(help="Unseen users.")] = 200,
     facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
+    updates: Annotated[float, typer.Option(help="Share of the facts that change later.", min=0, max=1)] = 0.0,
+    joins: Annotated[int, typer.Option(help="People told of by their names, and asked about by who they are, at most.", min=0)] = 0,
+    stories: Annotated[int, typer.Option(help="Stories told beside the facts, at most.", min=0)] = 0,
+    split: Annotated[str, typer.Option(help="test, or validation: the people to choose settings on.")] = "test",
     seed: int = 0,
     keep_answers: KeepAnswers = False,
     out: Out = None,
@@ -178,8 +182,11 @@ def probes(
     from lpm_integrations.bench.cases import probe_cases
 
     names = arm_names(arms)
-    config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
-    cases = list(probe_cases(people, seed, facts, questions))
+    if split not in ("test", "validation"):
+        raise InvalidInputError(f"--split {split!r} is neither test nor validation")
+    told = {"updates": updates, "joins": joins, "stories": stories}
+    config = {"people": people, "facts": facts, "questions": questions, **told, "seed": seed, "split": split, "score": "exact match of words"}
+    cases = list(probe_cases(people, seed, facts, questions, split, updates=updates, joins=joins, stories=stories))
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
     _run("probes", cases, names, _as_told, config, out, **options)
 
