@@ -16,6 +16,7 @@ from rich.console import Console
 
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import UNKNOWN
+from lpm_integrations.bench.cli_agents import agents
 from lpm_integrations.bench.cli_results import compare, report, table
 
 if TYPE_CHECKING:
@@ -583,5 +584,5 @@ def mem0(
     Console().print("J is absent: no judge was named" if judged is None else f"J by {judged.name}", highlight=False, markup=False)
 
 
-for _command in (compare, report, table):
+for _command in (agents, compare, report, table):
     app.command()(_command)
