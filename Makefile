@@ -30,7 +30,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 train-embedded: .venv/installed
-	$(BIN)/lpm train embedded $(foreach file,$(DIALOGUES),--dialogues $(file))
+	$(BIN)/lpm train embedded $(foreach file,$(DIALOGUES),--dialogues $(file)) $(if $(START),--start $(START))
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -45,6 +45,12 @@ class MemoryWeights(nn.Module):
         weights.projection.start_from(backbone.embeddings)
         return weights
 
+    def extended(self, **options: Any) -> Self:
+        """The same weights with other fields of LPMConfig, such as only add parameters; what is added changes nothing until it is trained."""
+        wider = type(self)(self.config.model_copy(update=options))
+        wider.load_state_dict(self.state_dict(), strict=False)
+        return wider
+
     @property
     def fingerprint(self) -> str:
         """Identity of the weights: pages written with others are rebuilt."""

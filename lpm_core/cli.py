@@ -439,13 +439,16 @@ def train_embedded(
     output: Annotated[Path, typer.Option(help="Where the shipped weights go.")] = Path("lpm_core/pretrained"),
     work: Annotated[Path, typer.Option(help="Checkpoints; training continues from them.")] = Path("runs/embedded"),
     dialogues: Annotated[list[Path] | None, typer.Option(help="Human dialogues (JSON lines) to mix in.", exists=True)] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Go on from the weights in this folder, half-way through the recipe.", exists=True, file_okay=False)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     seed: int = 0,
 ) -> None:
-    """Make the embedded default: corpus, tokenizer, backbone, memory weights. One to two hours on two cores."""
+    """Make the embedded default: corpus, tokenizer, backbone, memory weights. Some four hours on two cores."""
     from lpm_core.training.embedded import train_embedded as run
 
-    run(output, work, dialogues or [], device, seed)
+    run(output, work, dialogues or [], device, seed, start)
 
 
 @train.command("memory")

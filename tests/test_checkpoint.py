@@ -12,6 +12,9 @@ from tiny_model import make_tiny
 from lpm_core import LPM, MemoryWeightsError
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.engine import embedded_folder
+from lpm_core.training.backbone import BackboneRecipe
+from lpm_core.training.embedded import _go_on_from
 
 
 def test_round_trip(tiny_backbone: Backbone, tmp_path: Path) -> None:
@@ -50,3 +53,31 @@ def test_damaged_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path, da
 
     with pytest.raises(MemoryWeightsError, match=str(tmp_path)):
         MemoryWeights.load(tmp_path, tiny_backbone)
+
+
+def test_weights_extended_by_recency_read_as_before() -> None:
+    backbone = Backbone.load(embedded_folder() / "backbone")
+    weights = MemoryWeights.load(embedded_folder() / "memory", backbone)
+    query, slots = torch.randn(2, weights.config.query_size), torch.randn(2, weights.config.heads, 5, weights.config.slot_size)
+
+    extended = weights.extended(recency=True)
+
+    assert extended.config.recency
+    assert all(torch.equal(*pair) for pair in zip(weights.projection(query, slots), extended.projection(query, slots), strict=True))
+
+
+def test_training_goes_on_from_weights_of_before(tmp_path: Path) -> None:
+    recipe = BackboneRecipe(steps=10)
+
+    _go_on_from(embedded_folder() / "backbone", tmp_path, recipe)
+
+    assert json.loads((tmp_path / "backbone.state.json").read_text())["step"] == 5
+    assert Backbone.load(tmp_path / "backbone").fingerprint == Backbone.load(embedded_folder() / "backbone").fingerprint
+
+
+def test_the_checkpoint_in_the_tree_fits_together() -> None:
+    folder = Path(__file__).resolve().parents[1] / "checkpoints" / "version5"
+
+    weights = MemoryWeights.load(folder / "memory", Backbone.load(folder / "backbone"))
+
+    assert weights.config.recency

@@ -45,21 +45,39 @@ def environment() -> dict[str, str | int]:
     }
 
 
-def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: str, seed: int) -> None:
-    """Train into `work`, continuing from its checkpoints, and write the weights that ship into `output`."""
+def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: str, seed: int, start: Path | None = None) -> None:
+    """Train into `work`, continuing from its checkpoints, and write the weights that ship into `output`.
+
+    start: a folder like `output`, whose backbone and memory weights are trained on, in place of new ones. Raises ModelNotFoundError, MemoryWeightsError.
+    """
+    recipe, earlier = BackboneRecipe(seed=seed), None
+    if start is not None:
+        earlier = MemoryWeights.load(start / "memory", Backbone.load(start / "backbone")).extended(recency=True)
     work.mkdir(parents=True, exist_ok=True)
+    if start is not None and not (work / "backbone.state.json").exists():
+        _go_on_from(start / "backbone", work, recipe)
     report = Report()
     device = pick_device(device)
     talk = read_dialogues(dialogues)
     report.say(f"{len(talk):,} human dialogues from {len(dialogues)} files; training on {device}")
-    source = train_backbone(BackboneRecipe(seed=seed), talk, work, report, device)
+    source = train_backbone(recipe, talk, work, report, device)
     _export_backbone(source, output / "backbone")
     backbone = Backbone.load(output / "backbone", device=device)
-    weights = train_memory(MemoryRecipe(seed=seed), backbone, talk, work, report)
+    weights = train_memory(MemoryRecipe(seed=seed), backbone, talk, work, report, earlier)
     weights.save(output / "memory", backbone, training=asdict(MemoryRecipe(seed=seed)), dtype=_SHIPPED)
     report.say("measuring on held-out people")
     _describe(output, work, dialogues)
     report.say(f"the embedded default is in {output}")
+
+
+def _go_on_from(source: Path, work: Path, recipe: BackboneRecipe) -> None:
+    """A checkpoint with the weights of `source`, half-way through the recipe: contexts are long from there on, and the rate falls."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with quiet_loading():
+        AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).save_pretrained(work / "backbone")
+        AutoTokenizer.from_pretrained(source).save_pretrained(work / "backbone")
+    (work / "backbone.state.json").write_text(json.dumps({"step": recipe.steps // 2, "recipe": asdict(recipe)}))
 
 
 def _export_backbone(source: Path, target: Path) -> None:
