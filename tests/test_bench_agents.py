@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
-from lpm_core import LPM
+from lpm_core import LPM, InvalidInputError
 from lpm_integrations.bench.agents import agent_requests, measure_agents
+from lpm_integrations.bench.cases import probe_cases
 from lpm_integrations.bench.cli import app
 
 
@@ -37,3 +39,9 @@ def test_the_command_writes_its_figures(tmp_path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "agents.json").read_text())["config"]["people"] == 2
+
+
+def test_another_split_is_refused() -> None:
+    for cases in (agent_requests(1, 0, split="train"), probe_cases(1, 0, split="train")):
+        with pytest.raises(InvalidInputError, match="'train' is neither test nor validation"):
+            next(cases)

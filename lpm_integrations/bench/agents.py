@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lpm_core.training.corpus import Corpus
 from lpm_core.training.people import Person, Question, Tool
+from lpm_integrations.bench.cases import probe_corpus
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -32,14 +33,15 @@ class AgentTrial:
     @property
     def value(self) -> str:
         """What the tool's argument should be."""
-        row = re.search(r'"arguments": \{"[^"]+": "(.*)"\}\}$', self.question.answer)
-        assert row  # noqa: S101 (the corpus writes all calls so)
-        return row[1]
+        return str(next(iter(json.loads(self.question.answer)["arguments"].values())))
 
 
 def agent_requests(count: int, seed: int, *, facts: int = 8, split: str = "test") -> Iterator[AgentTrial]:
-    """Requests of `count` people of a split: other users, values and wordings of requests than in training. One request each, two tools at hand."""
-    corpus = Corpus("validation" if split == "validation" else "test")
+    """Requests of `count` people of a split: other users, values and wordings of requests than in training. One request each, two tools at hand.
+
+    Raises InvalidInputError for another split than test and validation.
+    """
+    corpus = probe_corpus(split)
     found = 0
     for number, person in enumerate(corpus.people(seed, 8 * count, facts, questions=12, tools=2)):
         fitting = [question for question in person.questions if question.tool and question.evidence is not None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.people import UNKNOWN, Question
 from lpm_integrations.bench.datasets.locomo import Conversation
@@ -29,6 +30,7 @@ __all__ = [
     "locomo_case",
     "personamem_cases",
     "probe_cases",
+    "probe_corpus",
 ]
 
 MULTI_HOP, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 4, 5, 6
@@ -74,15 +76,22 @@ class Case:
     questions: tuple[TestQuestion, ...] = field(default=())
 
 
+def probe_corpus(split: str) -> Corpus:
+    """People that training never saw: "test", or "validation" to choose settings on. Raises InvalidInputError for another split."""
+    if split not in ("test", "validation"):
+        raise InvalidInputError(f"split {split!r} is neither test nor validation")
+    return Corpus("test" if split == "test" else "validation")
+
+
 def probe_cases(
     people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test", *, updates: float = 0.0, joins: int = 0, stories: int = 0
 ) -> Iterator[Case]:
     """Synthetic people of a split that training never saw: users, wordings and values are all new.
 
     A share `updates` of the facts changes later; of up to `joins` people who are told of by their names, something is asked by who they are;
-    up to `stories` stories are told beside the facts.
+    up to `stories` stories are told beside the facts. Raises InvalidInputError for another split than test and validation.
     """
-    corpus = Corpus("validation" if split == "validation" else "test")
+    corpus = probe_corpus(split)
     for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, updates=updates, joins=joins, stories=stories)):
         turns = tuple(
             HistoryTurn(f"s{session}", role, content, str(index))
