@@ -189,3 +189,9 @@ def test_what_a_story_sounds_as_if_it_told_is_answered_by_nothing() -> None:
 
     assert len(asked) > 20
     assert all(question.answer == UNKNOWN for question in asked)
+
+
+def test_dialogues_without_a_part_to_ask_for_are_no_obstacle() -> None:
+    corpus = Corpus("train", [[("user", "Hi."), ("assistant", "Hello.")]])
+
+    assert len(corpus.person(random.Random(0), 3, questions=5, gleaned=2).questions) == 5

@@ -27,6 +27,7 @@ __all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Tool", "corpu
 _MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
 _FUNCTION_WORDS = frozenset({"the", "and", "with", "of", "in", "a", "for", "on", "to"})
+_TRIES = 48  # messages of human dialogue that are looked at for one question
 _ASKING = frozenset(
     """what what's whats which who who's whos whose where where's when how why do does did is are was were am i my me mine we our you your it its the a an of in on at
     to for from with by and or that this these those there have has had be been can could would will should called name named again now go get got so not as about""".split()  # noqa: SIM905
@@ -299,13 +300,14 @@ class Corpus:
         parts = story.told(lambda name: values[name][0])
         return [_Telling(text=text.lower() if lower else text, keys=tuple(names)) for text, names in parts], values
 
-    def _glean(self, rng: random.Random) -> tuple[str, str, str]:
-        """A message of a human dialogue, a question about a part of it, and the part."""
-        while True:
+    def _glean(self, rng: random.Random) -> tuple[str, str, str] | None:
+        """A message of a human dialogue, a question about a part of it, and the part; None where a few dozen messages have no part that is fit."""
+        for _ in range(_TRIES):
             text = rng.choice(rng.choice(self.dialogues))[1]
             found = glean(text, rng) if len(text) <= 240 else None
             if found and not self._held_words & set(found[1].lower().split()):
                 return text, self._dressed(found[0], rng), found[1]
+        return None
 
     def _dressed(self, text: str, rng: random.Random) -> str:
         """In training, a question as it may come: after a few words, without its mark, in small letters."""
@@ -399,7 +401,7 @@ class Corpus:
             places = sorted(rng.randint(0, len(pending)) for _ in tellings)
             for offset, (place, telling) in enumerate(zip(places, tellings, strict=True)):
                 pending.insert(place + offset, replace(telling, keys=tuple(f"{number}.{name}" for name in telling.keys)))
-        heard = [self._glean(rng) for _ in range(gleaned if self.dialogues else 0)]
+        heard = [found for _ in range(gleaned if self.dialogues else 0) if (found := self._glean(rng))]
         for number, (text, _, _) in enumerate(heard):
             pending.insert(rng.randint(0, len(pending)), _Telling(text=text, keys=(f"heard.{number}",)))
         turns: list[Message] = []
