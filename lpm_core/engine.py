@@ -434,11 +434,10 @@ class LPM(Upkeep):
         """Whether all of a user's slots were refined since they were written: none is what one pass over its turns gives. Raises UnknownUserError."""
         self._open()
         self._known(user_id)
-        self._memory(user_id)
-        stored = {(page.session_id, page.index): page for page in self.store.pages(user_id, **self._fingerprints)}
+        stored = {(page.session_id, page.index): page for page in self._memory(user_id)[0].pages}
         for name, turns in self._written(user_id).items():
             session = SessionPages.of(name, turns, [], self.backbone.chat, self.weights.config)
-            for index in range(len(session.lacking)):
+            for index in session.numbers:
                 page = stored.get((name, index))
                 if page is None or torch.equal(page.slots, self._page(session, index).slots):
                     return False

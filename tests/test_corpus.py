@@ -6,6 +6,7 @@ import random
 import re
 
 from lpm_core.training.corpus import UNKNOWN, Corpus
+from lpm_core.training.gleaning import glean
 from lpm_core.training.splits import data, real, share, wordings
 from lpm_core.training.stories import read_stories
 
@@ -195,3 +196,11 @@ def test_dialogues_without_a_part_to_ask_for_are_no_obstacle() -> None:
     corpus = Corpus("train", [[("user", "Hi."), ("assistant", "Hello.")]])
 
     assert len(corpus.person(random.Random(0), 3, questions=5, gleaned=2).questions) == 5
+
+
+def test_a_word_that_begins_like_a_number_is_not_asked_for_as_one() -> None:
+    found = [glean("My cousin is into sailing and about tennis, as you know.", random.Random(number)) for number in range(60)]
+    asked = [text.lower() for text, part in filter(None, found) if part == "tennis"]
+
+    assert asked
+    assert not [text for text in asked if any(word in text for word in ("how many", "how much", "what number"))]

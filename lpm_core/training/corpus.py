@@ -428,9 +428,9 @@ class Corpus:
                 turns.extend(exchange)
                 marks.extend([session] * len(exchange))
         kit = self._kit(rng, tools, [fact.key for fact in told])
-        asked = [Question(text, answer, "heard", where[f"heard.{number}"], True, "story") for number, (_, text, answer) in enumerate(heard)][:questions]
-        questions -= len(asked)
-        done = len(asked)
+        about_talk = [Question(text, answer, "heard", where[f"heard.{number}"], True, "story") for number, (_, text, answer) in enumerate(heard)][:questions]
+        questions -= len(about_talk)
+        asked: list[Question] = []
         for _ in range(round(questions * 2 * len(chosen) / (2 * len(chosen) + facts))):
             number = rng.randrange(len(chosen))
             if rng.random() < unknown:
@@ -439,11 +439,11 @@ class Corpus:
             text, name = rng.choice(chosen[number].asks)
             answer, is_open = blanks[number][name]
             asked.append(Question(self._dressed(text, rng), answer, f"story.{name}", where[f"{number}.{name}"], is_open, "story"))
-        for _ in range(round((questions - len(asked) + done) * len(joined) / (len(joined) + facts)) if joined else 0):
+        for _ in range(round((questions - len(asked)) * len(joined) / (len(joined) + facts)) if joined else 0):
             attribute = rng.choice(joined)
             answer, is_open = values[attribute.key]
             asked.append(Question(self._ask_of(attribute, rng), answer, attribute.key, where[attribute.key], is_open, "joined"))
-        questions -= len(asked) - done
+        questions -= len(asked)
         rounds = [rng.sample(told, min(facts, questions - start)) for start in range(0, questions, facts)]  # each fact once before any again
         for fact in (fact for row in rounds for fact in row):
             if kit and rng.random() < 0.4:
@@ -459,6 +459,7 @@ class Corpus:
                 changed = fact.key in old
                 text = self._framed("now", fact, rng) if changed and rng.random() < 0.4 else self._ask(fact, rng)
                 asked.append(Question(text, answer, fact.key, where[fact.key], is_open, "update" if changed else "single"))
+        asked += about_talk
         if chosen or joined or heard:
             rng.shuffle(asked)
         return Person(tuple(turns), tuple(marks), tuple(asked), kit)
@@ -468,8 +469,8 @@ class Corpus:
         near = [text for story in chosen for text in story.untold]
         if near and rng.random() < 0.6:
             return Question(self._dressed(rng.choice(near), rng), UNKNOWN, "story", None)
+        others: list[Story | FactType] = [*chosen, *told]
         for story in rng.choices(self.stories, k=64):
-            others: list[Story | FactType] = [*chosen, *told]
             if story.asks and story not in chosen and not any(self._confused(story, other) for other in others):
                 return Question(self._dressed(rng.choice(story.asks)[0], rng), UNKNOWN, "story", None)
         other = rng.choice([fact for fact in self.fact_types if fact not in told and not any(self._confused(story, fact) for story in chosen)])

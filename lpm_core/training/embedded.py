@@ -53,9 +53,9 @@ def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: 
     recipe, earlier = BackboneRecipe(seed=seed), None
     if start is not None:
         earlier = MemoryWeights.load(start / "memory", Backbone.load(start / "backbone")).extended(recency=True)
+        if not (work / "backbone.state.json").exists():
+            _go_on_from(start / "backbone", work, recipe)
     work.mkdir(parents=True, exist_ok=True)
-    if start is not None and not (work / "backbone.state.json").exists():
-        _go_on_from(start / "backbone", work, recipe)
     report = Report()
     device = pick_device(device)
     talk = read_dialogues(dialogues)
@@ -74,6 +74,7 @@ def _go_on_from(source: Path, work: Path, recipe: BackboneRecipe) -> None:
     """A checkpoint with the weights of `source`, half-way through the recipe: contexts are long from there on, and the rate falls."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    work.mkdir(parents=True, exist_ok=True)
     with quiet_loading():
         AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).save_pretrained(work / "backbone")
         AutoTokenizer.from_pretrained(source).save_pretrained(work / "backbone")

@@ -30,7 +30,7 @@ def _asked_with(part: str, rng: random.Random) -> str:
     """The question word for a part of a sentence."""
     if re.fullmatch(r"[\d:]+ ?[ap]m|.*o'clock", part):
         return rng.choice(("when", "what time", "at what time"))
-    if re.match(r"\d|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve", part):
+    if _NUMBER.match(part):
         return rng.choice(("how many", "what number", "how much"))
     return rng.choice(("who", "what", "which", "where") if part[0].isupper() else ("what", "what", "which"))
 

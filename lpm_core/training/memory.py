@@ -82,6 +82,11 @@ class MemoryRecipe:
     probe_people: int = 32
     seed: int = 0
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The fields of LPMConfig that are the recipe's to decide."""
+        return {"heads": self.heads, "slot_size": self.slot_size, "agree": self.agree, "recency": self.recency}
+
 
 @dataclass(frozen=True)
 class _User:
@@ -220,8 +225,7 @@ def train_memory(
     if state["step"]:
         weights = MemoryWeights.load(saved, backbone)
     elif weights is None:
-        shape: dict[str, Any] = {"slot_size": recipe.slot_size, "agree": recipe.agree, "recency": recipe.recency}
-        weights = MemoryWeights.new(backbone, heads=recipe.heads, seed=recipe.seed, **shape)
+        weights = MemoryWeights.new(backbone, seed=recipe.seed, **recipe.shape)
     weights.to(backbone.device).requires_grad_(True)
     parameters = [*weights.writer.parameters(), *weights.projection.parameters()]
     _keep_apart(weights)

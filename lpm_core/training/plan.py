@@ -91,15 +91,7 @@ def training_plan(name: str, recipe: MemoryRecipe, *, gpu: str = "h200", user_sl
         model = make(config, dtype=torch.bfloat16)
         size, layers = config.hidden_size, config.num_hidden_layers
         layer = max(1, layers // 2 if layers <= 8 else layers // 4)
-        shape: dict[str, Any] = {
-            "backbone_size": size,
-            "heads": recipe.heads,
-            "layer": layer,
-            "slot_size": recipe.slot_size,
-            "agree": recipe.agree,
-            "recency": recipe.recency,
-        }
-        memory = LPMConfig(**shape)
+        memory = LPMConfig(backbone_size=size, layer=layer, **recipe.shape)
         weights = MemoryWeights(memory)
     inner = sum(parameter.numel() for parameter in model.model.layers.parameters())
     shared = sum(parameter.numel() for parameter in weights.parameters())
