@@ -37,6 +37,7 @@ class LPMConfig(BaseModel):
     writer_heads: int = Field(4, gt=0)
     layer: int = Field(2, ge=0, description="backbone layer whose hidden states are read, besides the token embeddings")
     segment_tokens: int = Field(32, gt=0, description="tokens of dialogue behind one slot, at most")
+    sentence_tokens: int = Field(0, ge=0, description="a sentence of at least so many tokens is a segment of its own; 0: as many sentences as fit")
     chunk_tokens: int = Field(512, gt=0, description="tokens of dialogue behind one page, at most")
     num_slots: int = Field(4096, gt=0, description="slots of a user that are read at most; of those beyond, the oldest are merged")
     query_tokens: int = Field(256, gt=0, description="tokens of the message that e(x) looks at, counted from its end")

@@ -1,7 +1,7 @@
 """The write path: a chunk of dialogue becomes a page of slots in one pass.
 
-A chunk is cut into segments of a few dozen tokens, never across turns, and each segment gives every head one slot:
-what a slot says is known to come from one turn. Head h starts out as a copy of the segment's h-th token and learns
+A chunk is cut into segments of a few dozen tokens, never across turns, and with `LPMConfig.sentence_tokens` never across
+sentences. Each segment gives every head one slot: what a slot says is known to come from one turn. Head h starts out as a copy of the segment's h-th token and learns
 what else to take along. The last numbers of a slot start out as the segment's address, the same for all heads: what the
 read path finds it by.
 """
@@ -9,6 +9,7 @@ read path finds it by.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lpm_core.settings import LPMConfig
 __all__ = ["Chunk", "SlotWriter", "cut_chunks"]
 
 _SENTENCE_ENDS = (".", "!", "?", "\n", ";")
+_ABBREVIATED = re.compile(r"(?:\b(?:mr|mrs|ms|dr|st|mt|jr|sr|prof|rev|gen|col|capt|sgt|lt|no|vs|etc|e\.g|i\.e)|(?<![A-Za-z])[A-HJ-Za-z])\.$", re.IGNORECASE)
+_LOOK_BACK = 6  # tokens that tell whether a full stop is that of an abbreviation
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,25 @@ class Chunk:
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     turns: tuple[int, ...]
+
+
+def _sentences(ids: Sequence[int], least: int, chat: ChatFormat) -> list[tuple[int, int]]:
+    """Spans of whole sentences, each of at least `least` tokens: a shorter one goes with the next, or at the end with the one before."""
+    texts = [chat.decode([token]) for token in ids]
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for end in range(least, len(ids) - least + 1):
+        ends = texts[end - 1].endswith(_SENTENCE_ENDS) and texts[end].startswith((" ", "\n"))
+        if ends and end - start >= least and not _ABBREVIATED.search("".join(texts[max(start, end - _LOOK_BACK) : end])):
+            spans.append((start, end))
+            start = end
+    return [*spans, (start, len(ids))]
+
+
+def _segments(ids: Sequence[int], chat: ChatFormat, config: LPMConfig) -> list[tuple[int, int]]:
+    """Spans of a turn's segments."""
+    sentences = _sentences(ids, config.sentence_tokens, chat) if config.sentence_tokens else [(0, len(ids))]
+    return [(start + first, start + last) for start, stop in sentences for first, last in _pieces(ids[start:stop], config.segment_tokens, chat)]
 
 
 def _pieces(ids: Sequence[int], limit: int, chat: ChatFormat) -> list[tuple[int, int]]:
@@ -70,7 +92,7 @@ def cut_chunks(turns: Sequence[tuple[str, str]], chat: ChatFormat, config: LPMCo
     for number, (role, content) in enumerate(turns):
         encoded = chat.content(content)
         frame = len(chat.turn(role, ())[0])
-        pieces = _pieces(encoded, config.segment_tokens, chat)
+        pieces = _segments(encoded, chat, config)
         done = 0
         while done < len(pieces):
             begin, room = pieces[done][0], config.chunk_tokens - len(ids) - frame

@@ -22,10 +22,12 @@ from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.cli import app
 from lpm_core.cold import cold_weights
+from lpm_core.engine import embedded_folder
 from lpm_core.exceptions import DatasetError, InvalidInputError, ModelNotFoundError
 from lpm_core.training.backbone import BackboneRecipe, train_backbone
 from lpm_core.training.dialogues import read_dialogues
-from lpm_core.training.memory import MemoryRecipe, train_memory
+from lpm_core.training.memory import MemoryRecipe, _user, train_memory
+from lpm_core.training.people import Person, Question
 from lpm_core.training.plan import training_plan
 from lpm_core.training.progress import Report
 
@@ -86,6 +88,18 @@ def test_an_interrupted_memory_run_goes_on_where_it_stopped(tmp_path: Path) -> N
     assert MemoryWeights.load(tmp_path / "parts" / "memory", backbone).config == whole.config
 
 
+def test_evidence_is_the_segment_of_the_turn_that_names_the_answer() -> None:
+    backbone = Backbone.load(embedded_folder() / "backbone")
+    weights = MemoryWeights.new(backbone, heads=4, sentence_tokens=4)
+    told = "It rained all day. My new flat is in Oslo. I like that a lot."
+    person = Person((("user", "Oslo is where my sister is."), ("user", told)), (0, 0), ())
+
+    user = _user(person, weights, backbone)
+
+    assert user.evidence(Question("Where is my flat?", "oslo", "home", 1)) == [False, False, True, False]
+    assert user.evidence(Question("How was it?", "rained and poured", "weather", 1)) == [False, True, True, True]
+
+
 def test_memory_weights_of_a_cold_start_learn(tmp_path: Path) -> None:
     backbone = Backbone.load(make_tiny(tmp_path / "tiny"))
     cold = cold_weights(backbone, heads=8)
@@ -136,7 +150,7 @@ def test_two_processes_do_the_work_of_two_accumulated_batches(tmp_path: Path, ti
         assert done.returncode == 0, done.stderr
 
     two, one = (load_file(tmp_path / name / "memory" / "memory.safetensors") for name in ("two", "one"))
-    start = MemoryWeights.new(Backbone.load(folder), heads=4, agree=True, recency=True).state_dict()
+    start = MemoryWeights.new(Backbone.load(folder), **_MEMORY.shape).state_dict()
     moved = sum(float((one[name] - start[name]).square().sum()) for name in one)
     apart = sum(float((one[name] - two[name]).square().sum()) for name in one)
     assert apart < 1e-3 * moved  # rounding in bfloat16, which Adam makes larger where gradients are small

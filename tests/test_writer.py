@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.engine import embedded_folder
 from lpm_core.settings import LPMConfig
 from lpm_core.writer import cut_chunks, gather_segments
 
 _CONFIG = LPMConfig(backbone_size=32, heads=4, segment_tokens=8, chunk_tokens=40, writer_size=16)
+_PROSE = st.lists(st.sampled_from(["Yes.", "I see Dr. Fell.", "Who?", "My cat is old!", "and so on;", "\n"]), min_size=1, max_size=12).map(" ".join)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=120), min_size=1, max_size=6))
-def test_every_token_of_every_turn_is_in_exactly_one_segment(tiny_backbone: Backbone, texts: list[str]) -> None:
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=120) | _PROSE, min_size=1, max_size=6), sentence_tokens=st.integers(0, 6))
+def test_every_token_of_every_turn_is_in_exactly_one_segment(tiny_backbone: Backbone, texts: list[str], sentence_tokens: int) -> None:
+    config = _CONFIG.model_copy(update={"sentence_tokens": sentence_tokens})
     turns = [("user" if index % 2 == 0 else "assistant", text) for index, text in enumerate(texts)]
 
-    chunks = cut_chunks(turns, tiny_backbone.chat, _CONFIG)
+    chunks = cut_chunks(turns, tiny_backbone.chat, config)
 
     written: dict[int, list[int]] = {}
     for chunk in chunks:
@@ -50,6 +54,23 @@ def test_segments_end_between_sentences_where_they_can(tiny_backbone: Backbone) 
     assert "".join(pieces).strip() == text
     assert len(pieces) > 1
     assert pieces[0].strip() == "I have a dog. My cat is old."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("My closest friend is Ana. I wanted to be a street musician.", ["My closest friend is Ana.", "I wanted to be a street musician."]),
+        ("Yes. My dentist is Dr. Anna Quill, of St. Ives. She is very kind.", ["Yes. My dentist is Dr. Anna Quill, of St. Ives.", "She is very kind."]),
+        ("My bike cost 3.50 dollars and J. R. Smith sold it to me.", ["My bike cost 3.50 dollars and J. R. Smith sold it to me."]),
+        ("What a nice day this is! Bye.", ["What a nice day this is! Bye."]),
+    ],
+)
+def test_a_sentence_that_is_long_enough_is_a_segment_of_its_own(text: str, sentences: list[str]) -> None:
+    chat = Backbone.load(embedded_folder() / "backbone").chat
+
+    chunk = cut_chunks([("user", text)], chat, LPMConfig(backbone_size=256, sentence_tokens=4))[0]
+
+    assert [chat.decode(chunk.ids[first:last]).strip() for first, last in chunk.spans] == sentences
 
 
 def test_slots_of_a_segment_do_not_depend_on_the_other_segments(tiny_backbone: Backbone) -> None:

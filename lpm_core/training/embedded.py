@@ -52,7 +52,7 @@ def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: 
     """
     recipe, earlier = BackboneRecipe(seed=seed), None
     if start is not None:
-        earlier = MemoryWeights.load(start / "memory", Backbone.load(start / "backbone")).extended(recency=True)
+        earlier = MemoryWeights.load(start / "memory", Backbone.load(start / "backbone")).extended(recency=True, sentence_tokens=MemoryRecipe.sentence_tokens)
         if not (work / "backbone.state.json").exists():
             _go_on_from(start / "backbone", work, recipe)
     work.mkdir(parents=True, exist_ok=True)

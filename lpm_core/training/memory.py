@@ -50,6 +50,7 @@ class MemoryRecipe:
     slot_size: int = 160
     agree: bool = True
     recency: bool = True
+    sentence_tokens: int = 4
     retrieval_steps: int = 400
     retrieval_users: int = 16
     retrieval_questions: int = 24
@@ -85,27 +86,35 @@ class MemoryRecipe:
     @property
     def shape(self) -> dict[str, Any]:
         """The fields of LPMConfig that are the recipe's to decide."""
-        return {"heads": self.heads, "slot_size": self.slot_size, "agree": self.agree, "recency": self.recency}
+        return {name: getattr(self, name) for name in ("heads", "slot_size", "agree", "recency", "sentence_tokens")}
 
 
 @dataclass(frozen=True)
 class _User:
-    """A person as the engine would see them: chunks, and for every slot the number of its turn."""
+    """A person as the engine would see them: chunks, and for every slot the number of its turn and the segment's words."""
 
     person: Person
     chunks: tuple[Chunk, ...]
-    slot_turns: tuple[int, ...]
+    slots: tuple[tuple[int, str], ...]
+
+    def evidence(self, question: Question) -> list[bool]:
+        """For every slot whether it holds the answer: of the turn's segments that which names it, or all if none does alone."""
+        answer = question.answer if question.tool is None else " ".join(map(str, json.loads(question.answer)["arguments"].values()))
+        told = [turn == question.evidence for turn, _ in self.slots]
+        named = [own and answer.lower() in words for own, (_, words) in zip(told, self.slots, strict=True)]
+        return named if any(named) else told
 
 
 def _user(person: Person, weights: MemoryWeights, backbone: Backbone) -> _User:
     chunks: list[Chunk] = []
-    slot_turns: list[int] = []
+    slots: list[tuple[int, str]] = []
     for session in sorted(set(person.sessions)):
         numbers = [number for number, mark in enumerate(person.sessions) if mark == session]
         for chunk in cut_chunks([person.turns[number] for number in numbers], backbone.chat, weights.config):
             chunks.append(chunk)
-            slot_turns += [numbers[turn] for turn in chunk.turns]
-    return _User(person, tuple(chunks), tuple(slot_turns))
+            words = [backbone.chat.decode(chunk.ids[first:last]).lower() for first, last in chunk.spans]
+            slots += zip([numbers[turn] for turn in chunk.turns], words, strict=True)
+    return _User(person, tuple(chunks), tuple(slots))
 
 
 def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
@@ -120,7 +129,7 @@ def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *,
         states = backbone.states(_pad([chunk.ids for chunk in chunks]).to(backbone.device))
         segments, lengths = gather_segments(states, chunks)
     slots = weights.writer.addresses(segments, lengths) if addresses else weights.writer(segments, lengths)
-    counts = [len(user.slot_turns) for user in users]
+    counts = [len(user.slots) for user in users]
     most = max(counts)
     padded = torch.stack([F.pad(part, (0, 0, 0, most - part.shape[1])) for part in slots.split(counts, dim=1)])
     mask = torch.arange(most, device=slots.device) < torch.tensor(counts, device=slots.device)[:, None]
@@ -175,7 +184,7 @@ def _attention_loss(attention: Tensor, questions: Sequence[Question], users: Seq
         if question.evidence is None:
             target[row, 0] = True
         else:
-            target[row, 1 : 1 + len(users[owner].slot_turns)] = torch.tensor([turn == question.evidence for turn in users[owner].slot_turns])
+            target[row, 1 : 1 + len(users[owner].slots)] = torch.tensor(users[owner].evidence(question))
     return -attention.masked_fill(~target[:, None].to(attention.device), float("-inf")).logsumexp(-1).mean()
 
 
