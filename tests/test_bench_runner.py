@@ -102,8 +102,8 @@ def test_arms_share_one_history(tiny: LPM, tmp_path: Path) -> None:
 
 
 def test_names_of_arms() -> None:
-    assert arm_names("rag@2, hybrid,rag@10,rag@2,lora@1e-3") == ["rag@2", "hybrid", "rag@10", "lora@1e-3"]
-    for name in ("magic", "rag@0", "lpm@0", "full@3", "lpm_slots", "rag@", "rag@1.5", "lora@2", "lora@1e", "RAG"):
+    assert arm_names("rag@2, hybrid,rag@10,rag@2,lora@1e-3x9") == ["rag@2", "hybrid", "rag@10", "lora@1e-3x9"]
+    for name in ("magic", "rag@0", "lpm@0", "full@3", "lpm_slots", "rag@", "rag@1.5", "lora@2", "lora@1e", "lora@1e-3x0", "rag@2x3", "RAG"):
         with pytest.raises(InvalidInputError, match=re.escape(name)):
             arm_names(name)
     with pytest.raises(InvalidInputError, match=ARMS[0]):

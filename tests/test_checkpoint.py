@@ -76,7 +76,7 @@ def test_training_goes_on_from_weights_of_before(tmp_path: Path) -> None:
 
 
 def test_the_checkpoint_in_the_tree_fits_together() -> None:
-    folder = Path(__file__).resolve().parents[1] / "checkpoints" / "version5"
+    folder = Path(__file__).resolve().parents[1] / "checkpoints" / "version6"
 
     weights = MemoryWeights.load(folder / "memory", Backbone.load(folder / "backbone"))
 

@@ -59,7 +59,7 @@ def test_bench_probes_writes_its_document(tmp_path: Path) -> None:
     assert set(document) == {"benchmark", "arms", "config", "environment"}
     assert set(document["arms"]) == {"none", "shuffled", "full", "rag", "lpm"}
     for row in document["arms"].values():
-        assert set(row["cost"]) == {"prompt_tokens", "soft_tokens", "kv_bytes", "search_ms", "total_ms"}
+        assert set(row["cost"]) == {"prompt_tokens", "soft_tokens", "kv_bytes", "search_ms", "total_ms", "build_s"}
         assert row["n"] == 12
     assert document["arms"]["lpm"]["cost"]["kv_bytes"] < document["arms"]["full"]["cost"]["kv_bytes"]
     assert "lpm" in result.stdout

@@ -272,16 +272,16 @@ _RETRIEVING: Final[dict[str, tuple[type[_RAG] | type[_Hybrid], int]]] = {"rag": 
 _TRAINED: Final = ("lpm+consolidated", "lora", "prompt_tuning")
 _COUNTED: Final = ("lpm", "lpm_slots")  # a number in their names is one of soft tokens, of slots
 _ABLATED: Final = ("lpm_slots", "lpm_static", "lpm_window", "lpm_message")
-_TUNED = re.compile(r"([a-z_+]+)@([0-9.e-]{1,8})")
+_TUNED = re.compile(r"([a-z_+]+)@([0-9.e-]{1,8})(?:x([1-9][0-9]{0,3}))?")
 
 ARMS: Final = (*_PLAIN, *_RETRIEVING, *_TRAINED, *_ABLATED)
-"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10. A trained arm's name may say its learning rate: lora@1e-3;
-lpm@H keeps H soft tokens, lpm_slots@N has N slots."""
+"""Names of arms. rag takes 5 turns and hybrid 2, or as many as their name says: rag@10. A trained arm's name may say its learning rate, and for how many
+steps it learns: lora@1e-3, lora@1e-3x100; lpm@H keeps H soft tokens, lpm_slots@N has N slots."""
 
 
 def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> Arm:
     """An arm by name. With an `answerer`, that model answers, from text. Raises InvalidInputError for a name that is none, or gives no text."""
-    kind, number = _parse(name)
+    kind, number, steps = _parse(name)
     if kind in _PLAIN and number is None:
         return _PLAIN[kind](engine, folder, max_new_tokens, answerer)
     if kind in _RETRIEVING:
@@ -297,7 +297,7 @@ def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int, answerer
         return ablated_arm(kind, engine, folder, max_new_tokens, None if number is None else int(number))
     from lpm_integrations.bench.trained import trained_arm
 
-    return trained_arm(kind, engine, folder, max_new_tokens, number)
+    return trained_arm(kind, engine, folder, max_new_tokens, number, steps)
 
 
 def arm_names(text: str) -> Sequence[str]:
@@ -310,19 +310,19 @@ def arm_names(text: str) -> Sequence[str]:
     return names
 
 
-def _parse(name: str) -> tuple[str, float | None]:
-    """The kind of an arm, and the number in its name: turns of text or learning rate."""
+def _parse(name: str) -> tuple[str, float | None, int | None]:
+    """The kind of an arm, and the numbers in its name: turns of text, or learning rate and steps."""
     tuned = _TUNED.fullmatch(name)
-    kind, text = (tuned[1], tuned[2]) if tuned else (name, None)
+    kind, text, steps = (tuned[1], tuned[2], tuned[3]) if tuned else (name, None, None)
     try:
         number = float(text) if text else None
     except ValueError:
         kind, number = name, None
     whole = kind in _RETRIEVING or kind in _COUNTED
     fits = kind != "lpm_slots" if number is None else (whole and number in range(1, 10_000)) or (kind in _TRAINED and 0 < number < 1)
-    if kind not in ARMS or not fits:
+    if kind not in ARMS or not fits or (steps and kind not in _TRAINED):
         raise InvalidInputError(
             f"there is no arm {name!r}; arms are {', '.join(ARMS)}, rag@K and hybrid@K for K turns of text, lora@RATE for a learning rate, "
-            "lpm@H for H soft tokens and lpm_slots@N for N slots"
+            "lora@RATExSTEPS for steps as well, lpm@H for H soft tokens and lpm_slots@N for N slots"
         )
-    return kind, number
+    return kind, number, int(steps) if steps else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -60,6 +61,8 @@ def run(
 ) -> dict[str, Any]:
     """All arms on all cases, one engine and one machine. Returns the result document of this benchmark.
 
+    An arm's cost "build_s" is the seconds it took to write a history, and to train where it trains, in the mean; absent where nothing was left to ask.
+
     choose: arms choose among a question's options by their likelihood instead of writing an answer. answerer: a chat model that answers in the
     backbone's place, from text. judge: gives J to answers with a gold, beside the score. partial: file that keeps each answer as it
     comes; with `resume` those that it has are not asked again. keep_answers: the document holds every answer, and under "questions" what was asked
@@ -81,6 +84,7 @@ def run(
     if judge:
         settings["judge"] = judge.name
     results: dict[str, Any] = {}
+    built: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="lpm-bench-") as name, Bar(benchmark, console) as bar, ExitStack() as opened:
         bar.start(len(arms) * sum(1 + len(case.questions) for case in cases))
         own = opened.enter_context(engine.on_store(f"sqlite:///{(Path(name) / 'bench.db').as_posix()}"))
@@ -90,19 +94,23 @@ def run(
             if any(kept.get(arm_name, question.id) is None for case in cases for question in case.questions):
                 arm = make_arm(arm_name, own, Path(name), max_new_tokens, answerer)
                 with closing(arm):
-                    _ask(arm_name, arm, cases, score, kept, bar, choose=choose, judge=judge, jobs=jobs)
+                    built[arm_name] = _ask(arm_name, arm, cases, score, kept, bar, choose=choose, judge=judge, jobs=jobs)
             answered = [(question, row) for case in cases for question in case.questions if (row := kept.get(arm_name, question.id))]
             results[arm_name] = _summary(answered, keep_answers)
+            if arm_name in built:
+                results[arm_name]["cost"]["build_s"] = round(built[arm_name] / len(cases), 4)
     asked = {"questions": _questions(cases, results)} if keep_answers else {}
     return {"benchmark": benchmark, "arms": results, **asked, "config": {**settings, "jobs": jobs, "arms": list(arms)}, "environment": environment()}
 
 
-def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool, judge: Judge | None, jobs: int) -> None:
-    """Write every history, then ask what was not asked yet."""
+def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial, bar: Bar, *, choose: bool, judge: Judge | None, jobs: int) -> float:
+    """Write every history, then ask what was not asked yet. Returns the seconds that writing took, and training where an arm trains."""
+    begin = time.perf_counter()
     for case in cases:
         arm.write(case)
         bar.advance()
     arm.ready()
+    built = time.perf_counter() - begin
     stopped = Event()
 
     def ask(case: Case) -> None:
@@ -120,6 +128,7 @@ def _ask(name: str, arm: Arm, cases: Sequence[Case], score: Score, kept: Partial
                 asked.result()
         finally:
             stopped.set()
+    return built
 
 
 @contextmanager

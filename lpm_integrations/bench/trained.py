@@ -34,9 +34,9 @@ _studied: WeakKeyDictionary[LPM, dict[str, list[Study]]] = WeakKeyDictionary()
 """Self-study of a run's users: the arms of one engine learn from the same."""
 
 
-def trained_arm(kind: str, engine: LPM, folder: Path, max_new_tokens: int, learning_rate: float | None, steps: int = ConsolidationRecipe().steps) -> Arm:
-    """A trained arm by its kind; learning_rate None: that of `_RATES`."""
-    recipe = ConsolidationRecipe(learning_rate=learning_rate or _RATES[kind], steps=steps)
+def trained_arm(kind: str, engine: LPM, folder: Path, max_new_tokens: int, learning_rate: float | None, steps: int | None = None) -> Arm:
+    """A trained arm by its kind; learning_rate None: that of `_RATES`; steps None: those of consolidation."""
+    recipe = ConsolidationRecipe(learning_rate=learning_rate or _RATES[kind], steps=steps or ConsolidationRecipe().steps)
     made: dict[str, type[_Consolidated | _LoRA | _PromptTuning]] = {"lpm+consolidated": _Consolidated, "lora": _LoRA, "prompt_tuning": _PromptTuning}
     return made[kind](engine, folder, max_new_tokens, recipe)
 
