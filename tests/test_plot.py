@@ -60,6 +60,18 @@ def test_ablation_is_measured_and_drawn(tiny_folder: Path, tmp_path: Path) -> No
     assert png.read_bytes().startswith(_PNG)
 
 
+def test_training_for_a_user_is_drawn_against_steps_and_seconds(tiny_folder: Path, tmp_path: Path) -> None:
+    document, png = tmp_path / "training.json", tmp_path / "training.png"
+    arms = "none,lpm+consolidated@1e-2x1,prompt_tuning@3e-2x1,prompt_tuning@3e-2x3"
+
+    options = ["--arms", arms, "--people", "1", "--facts", "2", "--questions", "2", "--model", str(tiny_folder), "--json", str(document)]
+    assert CliRunner().invoke(bench, ["probes", *options], catch_exceptions=False).exit_code == 0
+    assert all(row["cost"]["build_s"] > 0 for name, row in json.loads(document.read_text())["arms"].items() if name != "none")
+
+    _run("training", str(document), "--png", str(png))
+    assert png.read_bytes().startswith(_PNG)
+
+
 @pytest.mark.parametrize("name", ["lpm_slots", "lpm@0", "lpm_static@3", "lpm@1.5"])
 def test_an_arm_without_a_sensible_number_is_refused(name: str) -> None:
     with pytest.raises(InvalidInputError, match="lpm_slots@N"):
@@ -91,7 +103,7 @@ def test_slots_of_users_are_mapped(tiny: LPM, tiny_folder: Path, tmp_path: Path)
         figures.slots(tiny, ["nobody"])
 
 
-@pytest.mark.parametrize("kind", ["scaling", "ablation"])
+@pytest.mark.parametrize("kind", ["scaling", "ablation", "training"])
 def test_another_document_is_refused_with_the_command_that_makes_one(kind: str, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(DatasetError, match="lpm bench"):

@@ -50,6 +50,18 @@ def ablation(
 
 
 @app.command()
+def training(
+    document: Annotated[Path, typer.Argument(help="What `lpm bench probes --arms full,lora@1e-3x30,… --json` wrote.")] = Path("results/training.json"),
+    png: Png = None,
+) -> None:
+    """Answers right against steps and seconds of what is trained for a user."""
+    from lpm_integrations.bench.figures import training as draw
+    from lpm_integrations.bench.files import read_json
+
+    _save(draw(read_json(document)), png or Path("training.png"))
+
+
+@app.command()
 def slots(
     users: Annotated[list[str] | None, typer.Argument(help="Users of the store. Default: its first twelve.")] = None,
     store: Store = None,

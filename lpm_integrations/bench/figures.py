@@ -1,4 +1,4 @@
-"""Figures with matplotlib: accuracy and cost against the length of the history, slots of several users, attention of one question, ablations."""
+"""Figures with matplotlib: accuracy and cost against the length of the history, slots of several users, attention of one question, ablations, training for a user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lpm_core.engine import LPM
 
-__all__ = ["ablation", "attention", "scaling", "slots"]
+__all__ = ["ablation", "attention", "scaling", "slots", "training"]
 
 _COLORS = {"full": "#888888", "rag": "#d95f02", "lpm": "#1b6ca8", "hybrid": "#7570b3", "none": "#bbbbbb"}
 
@@ -66,6 +66,31 @@ def ablation(document: Mapping[str, Any]) -> Figure:
         axis.text(0.01, place, f"{score:.3f}", va="center", color="white")
     asked = arms[names[0]]["n"]
     axis.set(title=f"{document['benchmark']}: {asked} questions", xlabel="answered right", xlim=(0, 1))
+    return figure
+
+
+def training(document: Mapping[str, Any]) -> Figure:
+    """Overall score of arms such as lora@1e-3x100 against their steps and against the seconds they took for a user; other arms are levels. Raises DatasetError."""
+    arms = _part(document, "arms", "probes")
+    curves: dict[str, list[tuple[int, float, float]]] = {}
+    for name, row in arms.items():
+        rated, _, steps = name.partition("x")
+        if "@" in rated and steps and "build_s" in row["cost"]:
+            curves.setdefault(rated, []).append((int(steps), row["cost"]["build_s"], row["overall"]))
+    if not curves:
+        raise DatasetError(
+            "no arm of this document says how many steps it learned; measure some with `lpm bench probes --arms full,lora@1e-3x30,lora@1e-3x100 --json FILE`"
+        )
+    figure, axes = _figure(1, 2, 9.5, 4)
+    for axis, title, place in zip(axes, ("steps", "seconds for a user"), (0, 1), strict=True):
+        for rated, reached in sorted(curves.items()):
+            ordered = sorted(reached)
+            axis.plot([point[place] for point in ordered], [point[2] for point in ordered], marker="o", label=rated)
+        for name in [name for name in arms if "@" not in name]:
+            axis.axhline(arms[name]["overall"], color=_COLORS.get(name, "#444444"), linestyle=":", label=name)
+        axis.set(xlabel=title, ylabel="answered right", xscale="log", ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].legend()
     return figure
 
 
