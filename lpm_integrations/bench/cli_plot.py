@@ -31,10 +31,7 @@ Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory w
 @app.command()
 def scaling(document: Annotated[Path, typer.Argument(help="What `lpm bench scaling --json` wrote.")] = Path("results/scaling.json"), png: Png = None) -> None:
     """Accuracy and cost against the length of the history."""
-    from lpm_integrations.bench.figures import scaling as draw
-    from lpm_integrations.bench.files import read_json
-
-    _save(draw(read_json(document)), png or Path("scaling.png"))
+    _draw("scaling", document, png)
 
 
 @app.command()
@@ -43,10 +40,7 @@ def ablation(
     png: Png = None,
 ) -> None:
     """What answers owe to each part of LPM: heads, slots, the question, the place of the soft tokens."""
-    from lpm_integrations.bench.figures import ablation as draw
-    from lpm_integrations.bench.files import read_json
-
-    _save(draw(read_json(document)), png or Path("ablation.png"))
+    _draw("ablation", document, png)
 
 
 @app.command()
@@ -55,10 +49,7 @@ def training(
     png: Png = None,
 ) -> None:
     """Answers right against steps and seconds of what is trained for a user."""
-    from lpm_integrations.bench.figures import training as draw
-    from lpm_integrations.bench.files import read_json
-
-    _save(draw(read_json(document)), png or Path("training.png"))
+    _draw("training", document, png)
 
 
 @app.command()
@@ -115,6 +106,14 @@ def _filled(store: str | None, people: int, seed: int, model: str | None, memory
                 said = [{"role": turn.role, "content": turn.content} for turn in case.turns if turn.session_id == session]
                 lpm.remember(case.user_id, said, session_id=session)
         yield lpm
+
+
+def _draw(kind: str, document: Path, png: Path | None) -> None:
+    """Draw a result document as the figure of that name."""
+    from lpm_integrations.bench import figures
+    from lpm_integrations.bench.files import read_json
+
+    _save(getattr(figures, kind)(read_json(document)), png or Path(f"{kind}.png"))
 
 
 def _save(figure: Figure, path: Path) -> None:
