@@ -34,6 +34,7 @@ Store = Annotated[str | None, typer.Option(help="SQLAlchemy URL of the store. De
 Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: LPM_MODEL, else the embedded default.")]
 Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Workers = Annotated[int, typer.Option(help="Processes that make batches ahead: on a GPU, some ten.", min=0)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Session = Annotated[str, typer.Option(help="Session the turns belong to.")]
 
@@ -443,12 +444,13 @@ def train_embedded(
         Path | None, typer.Option(help="Go on from the weights in this folder, half-way through the recipe.", exists=True, file_okay=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    workers: Workers = 0,
     seed: int = 0,
 ) -> None:
     """Make the embedded default: corpus, tokenizer, backbone, memory weights. Some four hours on two cores."""
     from lpm_core.training.embedded import train_embedded as run
 
-    run(output, work, dialogues or [], device, seed, start)
+    run(output, work, dialogues or [], device, seed, start, workers)
 
 
 @train.command("memory")
@@ -461,6 +463,7 @@ def train_memory(
     dialogues: Annotated[list[Path] | None, typer.Option(help="Human dialogues (JSON lines) to mix in.", exists=True)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     dtype: str = "float32",
+    workers: Workers = 0,
     heads: Annotated[int, typer.Option(help="H, soft tokens per question.")] = 64,
     slot_size: Annotated[int, typer.Option(help="d_mem, numbers per slot and head; 64 of them are an address.")] = 160,
     steps: Annotated[int, typer.Option(help="Steps through the backbone, after those of the attention alone.")] = 2400,
@@ -506,7 +509,7 @@ def train_memory(
     output.mkdir(parents=True, exist_ok=True)
     report = Report(Console(stderr=True, quiet=accelerator is not None and not accelerator.is_main_process))
     start = cold_weights(loaded, heads=heads) if cold else None
-    run(recipe, loaded, read_dialogues(dialogues or []), output, report, start, read_dialogues(conversations or []), accelerator)
+    run(recipe, loaded, read_dialogues(dialogues or []), output, report, start, read_dialogues(conversations or []), accelerator, workers)
     report.say(f"memory weights are in {output / 'memory'}")
 
 

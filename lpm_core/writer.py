@@ -44,7 +44,7 @@ def _sentences(ids: Sequence[int], least: int, chat: ChatFormat) -> list[tuple[i
     spans: list[tuple[int, int]] = []
     start = 0
     for end in range(least, len(ids) - least + 1):
-        ends = texts[end - 1].endswith(_SENTENCE_ENDS) and texts[end].startswith((" ", "\n"))
+        ends = texts[end - 1].endswith("\n") or (texts[end - 1].endswith(_SENTENCE_ENDS) and texts[end].startswith((" ", "\n")))
         if ends and end - start >= least and not _ABBREVIATED.search("".join(texts[max(start, end - _LOOK_BACK) : end])):
             spans.append((start, end))
             start = end

@@ -20,8 +20,8 @@ def test_requests_need_a_fact_that_was_told_and_do_not_name_it() -> None:
     assert len({trial.user_id for trial in trials}) == 12
     for trial in trials:
         assert trial.question.evidence is not None
-        assert trial.value in trial.person.turns[trial.question.evidence][1]
-        assert trial.value.lower() not in trial.question.text.lower()
+        assert trial.question.value in trial.person.turns[trial.question.evidence][1]
+        assert trial.question.value.lower() not in trial.question.text.lower()
 
 
 def test_what_is_counted_are_calls_of_the_right_tool_with_the_value(lpm: LPM) -> None:

@@ -94,7 +94,7 @@ def test_evidence_is_the_segment_of_the_turn_that_names_the_answer() -> None:
     told = "It rained all day. My new flat is in Oslo. I like that a lot."
     person = Person((("user", "Oslo is where my sister is."), ("user", told)), (0, 0), ())
 
-    user = _user(person, weights, backbone)
+    user = _user(person, weights.config, backbone.chat)
 
     assert user.evidence(Question("Where is my flat?", "oslo", "home", 1)) == [False, False, True, False]
     assert user.evidence(Question("How was it?", "rained and poured", "weather", 1)) == [False, True, True, True]

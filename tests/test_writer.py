@@ -63,6 +63,7 @@ def test_segments_end_between_sentences_where_they_can(tiny_backbone: Backbone) 
         ("Yes. My dentist is Dr. Anna Quill, of St. Ives. She is very kind.", ["Yes. My dentist is Dr. Anna Quill, of St. Ives.", "She is very kind."]),
         ("My bike cost 3.50 dollars and J. R. Smith sold it to me.", ["My bike cost 3.50 dollars and J. R. Smith sold it to me."]),
         ("What a nice day this is! Bye.", ["What a nice day this is! Bye."]),
+        ("My list of things\nBread for the birds\nA red umbrella", ["My list of things", "Bread for the birds", "A red umbrella"]),
     ],
 )
 def test_a_sentence_that_is_long_enough_is_a_segment_of_its_own(text: str, sentences: list[str]) -> None:

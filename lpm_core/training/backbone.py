@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
+from lpm_core.training.ahead import made_ahead
 from lpm_core.training.corpus import Corpus, Person, Question
 from lpm_core.training.dialogues import Message
 from lpm_core.training.tokenizer import train_tokenizer
@@ -57,7 +59,8 @@ class BackboneRecipe:
     context_share: float = 0.3
     max_facts: int = 10
     curriculum: float = 0.35
-    dialogue_share: float = 0.12
+    dialogue_share: float = 0.15
+    dialogue_weight: float = 0.1
     questions: int = 14
     unknown_share: float = 0.12
     update_share: float = 0.2
@@ -195,8 +198,11 @@ def _loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor, share: float) -
     return (losses * weight[chosen]).sum() / weight[chosen].sum()
 
 
-def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]], folder: Path, report: Report, device: str = "cpu") -> Path:
-    """Train tokenizer and backbone into `folder`; continues from the last checkpoint there. Returns the model's folder."""
+def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]], folder: Path, report: Report, device: str = "cpu", workers: int = 0) -> Path:
+    """Train tokenizer and backbone into `folder`; continues from the last checkpoint there. Returns the model's folder.
+
+    workers: processes that make batches ahead; 0 makes them in this one.
+    """
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
     corpus = Corpus("train", dialogues)
@@ -223,9 +229,9 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5)]
     probes += [*unseen.people(recipe.seed, recipe.probe_people, 3, stories=3), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, joins=3)]
-    for step in report.steps(state["step"], recipe.steps, "backbone"):
+    made = made_ahead(partial(_made, recipe, corpus, chat, pad), range(state["step"], recipe.steps), workers)
+    for step, (ids, weights) in zip(report.steps(state["step"], recipe.steps, "backbone"), made, strict=True):
         torch.manual_seed(recipe.seed + step)
-        ids, weights = _batch(_lessons(recipe, corpus, chat, step), pad)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
         with torch.autocast(device, torch.bfloat16):
@@ -247,6 +253,10 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     return model_folder
 
 
+def _made(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, pad: int, step: int) -> tuple[Tensor, Tensor]:
+    return _batch(_lessons(recipe, corpus, chat, step), pad)
+
+
 def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int) -> list[tuple[list[int], list[float]]]:
     """One step's rows, about `batch_tokens` in all and alike in length, so that little is padding."""
     rng = random.Random(f"backbone/{recipe.seed}/{step}")
@@ -258,9 +268,9 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
     rows: list[tuple[list[int], list[float]]] = []
     while sum(len(ids) for ids, _ in rows) < recipe.batch_tokens:
         if rows and corpus.dialogues and rng.random() < recipe.dialogue_share:
-            rows.append(_dialogue(corpus, chat, recipe.context_weight, len(rows[0][0]), rng))
+            rows.append(_dialogue(corpus, chat, recipe.dialogue_weight, len(rows[0][0]), rng))
             continue
-        kit = rng.randint(1, 2) if tools else 0
+        kit = rng.randint(1, 3) if tools else 0
         stories = rng.randint(1, most_stories) if most_stories else 0
         told = rng.randint(1, 5) if tools else rng.randint(1, max(1, facts // 2)) if stories else facts
         updates = recipe.update_share if rng.random() < 0.5 else 0.0

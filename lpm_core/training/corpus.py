@@ -297,7 +297,8 @@ class Corpus:
                 if value.lower() not in taken:
                     break
             values[name] = (value.lower() if lower else value, is_open)
-        parts = story.told(lambda name: values[name][0])
+        told = replace(story, turns=tuple(self._blur(turn, 0.12, rng) for turn in story.turns))  # so that stories told again and again are not known by heart
+        parts = told.told(lambda name: values[name][0])
         return [_Telling(text=text.lower() if lower else text, keys=tuple(names)) for text, names in parts], values
 
     def _glean(self, rng: random.Random) -> tuple[str, str, str] | None:
@@ -438,7 +439,7 @@ class Corpus:
                 continue
             text, name = rng.choice(chosen[number].asks)
             answer, is_open = blanks[number][name]
-            asked.append(Question(self._dressed(text, rng), answer, f"story.{name}", where[f"{number}.{name}"], is_open, "story"))
+            asked.append(Question(self._dressed(self._blur(text, 0.15, rng), rng), answer, f"story.{name}", where[f"{number}.{name}"], is_open, "story"))
         for _ in range(round((questions - len(asked)) * len(joined) / (len(joined) + facts)) if joined else 0):
             attribute = rng.choice(joined)
             answer, is_open = values[attribute.key]
@@ -480,7 +481,21 @@ class Corpus:
         """`count` tools, most of which need a fact that was told."""
         fitting = [tool for tool in self.tools if tool.fact in told]
         kit = [rng.choice(fitting) if fitting and rng.random() < 0.8 else rng.choice(self.tools) for _ in range(count)]
-        return tuple({tool.name: tool for tool in kit}.values())
+        return tuple({tool.name: self._renamed(tool, rng) for tool in kit}.values())
+
+    def _renamed(self, tool: Tool, rng: random.Random) -> Tool:
+        """In training, half of the tools by other names than their own."""
+        if self.split != "train" or rng.random() < 0.5:
+            return tool
+
+        def named(forms: str, **parts: str) -> str:
+            text: str = rng.choice(data("tools.toml")[forms])
+            for part, own in parts.items():
+                text = text.replace(f"{{{part}}}", own)
+            return re.sub(r"\{w\}", lambda _: rng.choice(self._lexicon) if self._lexicon else invented_word(self.split, rng), text)
+
+        name = named("names", n=tool.name.partition("_")[2])
+        return replace(tool, name=name, parameter=named("parameters", p=tool.parameter) if rng.random() < 0.5 else tool.parameter)
 
     def _request(self, tool: Tool, values: dict[str, tuple[str, bool]], where: dict[str, int], rng: random.Random) -> Question:
         """A request for a tool: by a fact, told or not, or with the value in the request."""

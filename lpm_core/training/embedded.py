@@ -45,10 +45,10 @@ def environment() -> dict[str, str | int]:
     }
 
 
-def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: str, seed: int, start: Path | None = None) -> None:
+def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: str, seed: int, start: Path | None = None, workers: int = 0) -> None:
     """Train into `work`, continuing from its checkpoints, and write the weights that ship into `output`.
 
-    start: a folder like `output`, whose backbone and memory weights are trained on, in place of new ones. Raises ModelNotFoundError, MemoryWeightsError.
+    workers: processes that make batches ahead. start: a folder like `output`, whose backbone and memory weights are trained on, in place of new ones. Raises ModelNotFoundError, MemoryWeightsError.
     """
     recipe, earlier = BackboneRecipe(seed=seed), None
     if start is not None:
@@ -60,10 +60,10 @@ def train_embedded(output: Path, work: Path, dialogues: Sequence[Path], device: 
     device = pick_device(device)
     talk = read_dialogues(dialogues)
     report.say(f"{len(talk):,} human dialogues from {len(dialogues)} files; training on {device}")
-    source = train_backbone(recipe, talk, work, report, device)
+    source = train_backbone(recipe, talk, work, report, device, workers)
     _export_backbone(source, output / "backbone")
     backbone = Backbone.load(output / "backbone", device=device)
-    weights = train_memory(MemoryRecipe(seed=seed), backbone, talk, work, report, earlier)
+    weights = train_memory(MemoryRecipe(seed=seed), backbone, talk, work, report, earlier, workers=workers)
     weights.save(output / "memory", backbone, training=asdict(MemoryRecipe(seed=seed)), dtype=_SHIPPED)
     report.say("measuring on held-out people")
     _describe(output, work, dialogues)

@@ -15,6 +15,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpm_core.backbone import Backbone
+from lpm_core.chat import ChatFormat
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, answer_logits, distillation_loss, self_study
 from lpm_core.memory import Turn
+from lpm_core.settings import LPMConfig
+from lpm_core.training.ahead import made_ahead
 from lpm_core.training.backbone import answer_ids, answer_kind, learning_rate, load_optimizers, save_optimizers
 from lpm_core.training.corpus import UNKNOWN, Corpus, Person, Question, Tool
 from lpm_core.training.dialogues import Message
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryRecipe", "memory_recall", "train_memory"]
 
+_MOST_TALK = 20.0  # exchanges of small talk after each fact of a long history: some 32 pages in all
 _STRETCH = 12  # turns of a conversation that are studied at a time
 _SELF_STUDY = ConsolidationRecipe(questions=4, batch=16)
 
@@ -75,6 +81,7 @@ class MemoryRecipe:
     update_share: float = 0.3
     join_share: float = 0.15
     gleaned_share: float = 0.3
+    long_share: float = 0.04
     empty_share: float = 0.03
     conversation_share: float = 0.5
     accumulate: int = 1
@@ -99,20 +106,31 @@ class _User:
 
     def evidence(self, question: Question) -> list[bool]:
         """For every slot whether it holds the answer: of the turn's segments that which names it, or all if none does alone."""
-        answer = question.answer if question.tool is None else " ".join(map(str, json.loads(question.answer)["arguments"].values()))
         told = [turn == question.evidence for turn, _ in self.slots]
-        named = [own and answer.lower() in words for own, (_, words) in zip(told, self.slots, strict=True)]
+        named = [own and question.value.lower() in words for own, (_, words) in zip(told, self.slots, strict=True)]
         return named if any(named) else told
 
 
-def _user(person: Person, weights: MemoryWeights, backbone: Backbone) -> _User:
+@dataclass(frozen=True)
+class _Batch:
+    """Questions to users, equally many to each: the slots that hold the answers [Q, 1+N], prompts and answers as ids, and the rows asked of an empty memory."""
+
+    users: tuple[_User, ...]
+    questions: tuple[Question, ...]
+    evidence: Tensor
+    prompts: tuple[list[int], ...] = ()
+    answers: tuple[list[int], ...] = ()
+    empty: tuple[int, ...] = ()
+
+
+def _user(person: Person, config: LPMConfig, chat: ChatFormat) -> _User:
     chunks: list[Chunk] = []
     slots: list[tuple[int, str]] = []
     for session in sorted(set(person.sessions)):
         numbers = [number for number, mark in enumerate(person.sessions) if mark == session]
-        for chunk in cut_chunks([person.turns[number] for number in numbers], backbone.chat, weights.config):
+        for chunk in cut_chunks([person.turns[number] for number in numbers], chat, config):
             chunks.append(chunk)
-            words = [backbone.chat.decode(chunk.ids[first:last]).lower() for first, last in chunk.spans]
+            words = [chat.decode(chunk.ids[first:last]).lower() for first, last in chunk.spans]
             slots += zip([numbers[turn] for turn in chunk.turns], words, strict=True)
     return _User(person, tuple(chunks), tuple(slots))
 
@@ -177,38 +195,46 @@ def answer_loss(
     return sums / torch.bincount(row, minlength=rows), wrong == 0
 
 
-def _attention_loss(attention: Tensor, questions: Sequence[Question], users: Sequence[_User], owners: Sequence[int]) -> Tensor:
-    """Mean over heads of -log(attention on the slots that hold the answer); the empty slot, if it was never told."""
-    target = torch.zeros(attention.shape[0], attention.shape[2], dtype=torch.bool)
-    for row, (question, owner) in enumerate(zip(questions, owners, strict=True)):
-        if question.evidence is None:
-            target[row, 0] = True
-        else:
-            target[row, 1 : 1 + len(users[owner].slots)] = torch.tensor(users[owner].evidence(question))
-    return -attention.masked_fill(~target[:, None].to(attention.device), float("-inf")).logsumexp(-1).mean()
+def _evidence(questions: Sequence[Question], users: Sequence[_User]) -> Tensor:
+    """True at the slots that hold the answer, or at the empty slot, if it was never told: [Q, 1+N], questions of the users in turn, equally many of each."""
+    each = len(questions) // len(users)
+    evidence = torch.zeros(len(questions), 1 + max(len(user.slots) for user in users), dtype=torch.bool)
+    for row, question in enumerate(questions):
+        user = users[row // each]
+        evidence[row, 0] = question.evidence is None
+        if question.evidence is not None:
+            evidence[row, 1 : 1 + len(user.slots)] = torch.tensor(user.evidence(question))
+    return evidence
 
 
-def _prompt(question: Question, window: Sequence[Message], backbone: Backbone, tools: Sequence[Tool] = ()) -> list[int]:
+def _attention_loss(attention: Tensor, evidence: Tensor) -> Tensor:
+    """-log(attention on the slots that hold the answer), the mean over heads, of log attention [Q, H, 1+N]: [Q]."""
+    return -attention.masked_fill(~evidence[:, None].to(attention.device), float("-inf")).logsumexp(-1).mean(-1)
+
+
+def _prompt(question: Question, window: Sequence[Message], chat: ChatFormat, tools: Sequence[Tool] = ()) -> list[int]:
     """The window's turns and the question in the chat format, ready for the answer."""
     messages = [{"role": role, "content": text} for role, text in (*window, ("user", question.text))]
-    return backbone.chat.render(messages, tools=[tool.schema for tool in tools])
+    return chat.render(messages, tools=[tool.schema for tool in tools])
 
 
 @torch.no_grad()
 def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
     scores: dict[str, list[float]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "attention")}
-    for start in range(0, len(people), 8):
-        users = [_user(person, weights, backbone) for person in people[start : start + 8]]
-        questions = [question for user in users for question in user.person.questions]
-        owners = [index for index, user in enumerate(users) for _ in user.person.questions]
-        with torch.autocast(backbone.device.type, torch.bfloat16):
-            slots, mask = write(users, weights, backbone)
-            soft, attention = read(questions, slots, mask, weights, backbone)
-            _, right = answer_loss(soft, [_prompt(q, (), backbone) for q in questions], [answer_ids(q, backbone.chat) for q in questions], backbone)
-        for row, question in enumerate(questions):
-            scores[answer_kind(question)].append(float(right[row]))
-            scores["attention"].append(float((-_attention_loss(attention[row : row + 1].float(), [question], users, [owners[row]])).exp()))
+    chat = backbone.chat
+    for people_alike in (list(group) for _, group in groupby(people, lambda person: len(person.questions))):
+        for start in range(0, len(people_alike), 8):
+            users = [_user(person, weights.config, chat) for person in people_alike[start : start + 8]]
+            questions = [question for user in users for question in user.person.questions]
+            with torch.autocast(backbone.device.type, torch.bfloat16):
+                slots, mask = write(users, weights, backbone)
+                soft, attention = read(questions, slots, mask, weights, backbone)
+                _, right = answer_loss(soft, [_prompt(q, (), chat) for q in questions], [answer_ids(q, chat) for q in questions], backbone)
+            found = (-_attention_loss(attention.float(), _evidence(questions, users))).exp()
+            for question, answered, attended in zip(questions, right.tolist(), found.tolist(), strict=True):
+                scores[answer_kind(question)].append(answered)
+                scores["attention"].append(attended)
     return {kind: sum(values) / len(values) for kind, values in scores.items() if values}
 
 
@@ -221,11 +247,12 @@ def train_memory(
     weights: MemoryWeights | None = None,
     conversations: Sequence[Sequence[Message]] = (),
     accelerator: Accelerator | None = None,
+    workers: int = 0,
 ) -> MemoryWeights:
     """Train memory weights for a backbone into `folder`, from `weights` or new ones; continues from the last checkpoint there.
 
     conversations: of one's own, to learn from by self-study in a share of the batches; dialogues are small talk. accelerator: of one process
-    among several, which all call this; the first alone writes.
+    among several, which all call this; the first alone writes. workers: processes that make batches ahead; 0 makes them in this one.
     """
     corpus = Corpus("train", dialogues)
     processes, own = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
@@ -249,28 +276,29 @@ def train_memory(
     if recipe.checkpointing:
         _recompute(backbone, True)
     parts = [own * recipe.accumulate + part for part in range(recipe.accumulate)]  # this process's batches of a step
-    for number in report.steps(state["step"], total, "memory"):
+    make = partial(_made, recipe, corpus, weights.config, backbone.chat, parts, bool(conversations))
+    made = made_ahead(make, range(state["step"], total), workers)
+    for number, batches in zip(report.steps(state["step"], total, "memory"), made, strict=True):
         step = number - recipe.retrieval_steps
         optimizer.zero_grad(set_to_none=True)
-        if step < 0:  # first the attention alone
-            rate = recipe.retrieval_learning_rate * learning_rate(number, recipe.retrieval_steps, recipe.warmup)
-            for part in parts:
-                attention = _retrieval_step(recipe, corpus, weights, backbone, _stream("retrieval", recipe, number, part))
-                (attention / len(parts)).backward()  # type: ignore[no-untyped-call]
-                report.value(attention=attention.item())
-        else:
-            rate = recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
-            share = recipe.attention_floor + (recipe.attention_weight - recipe.attention_floor) * max(0.0, 1 - step / (recipe.attention_until * recipe.steps))
-            for part in parts:
-                rng = _stream("memory", recipe, step, part)
-                if conversations and rng.random() < recipe.conversation_share:
-                    loss = _conversation_step(conversations, weights, backbone, rng)
-                    report.value(distillation=loss.item())
-                else:
-                    answers, attention, right = _step(recipe, corpus, weights, backbone, step, rng)
-                    loss = answers + share * attention
-                    report.value(loss=answers.item(), attention=attention.item(), right=right)
-                (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+        rate = (
+            recipe.retrieval_learning_rate * learning_rate(number, recipe.retrieval_steps, recipe.warmup)
+            if step < 0
+            else recipe.learning_rate * learning_rate(step, recipe.steps, recipe.warmup)
+        )
+        share = recipe.attention_floor + (recipe.attention_weight - recipe.attention_floor) * max(0.0, 1 - step / (recipe.attention_until * recipe.steps))
+        for part, batch in zip(parts, batches, strict=True):
+            if batch is None:
+                loss = _conversation_loss(conversations, weights, backbone, _stream("conversation", recipe, step, part))
+                report.value(distillation=loss.item())
+            elif step < 0:  # first the attention alone
+                loss = _retrieval_loss(batch, weights, backbone)
+                report.value(attention=loss.item())
+            else:
+                answers, attention, right = _losses(recipe, batch, weights, backbone)
+                loss = answers + share * attention
+                report.value(loss=answers.item(), attention=attention.item(), right=right)
+            (loss / len(parts)).backward()  # type: ignore[no-untyped-call]
         if accelerator and processes > 1:
             _share_gradients(parameters, accelerator)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -313,7 +341,7 @@ def _stream(kind: str, recipe: MemoryRecipe, step: int, part: int) -> random.Ran
     return random.Random(f"{kind}/{recipe.seed}/{step}" + (f"/{part}" if part else ""))
 
 
-def _conversation_step(conversations: Sequence[Sequence[Message]], weights: MemoryWeights, backbone: Backbone, rng: random.Random) -> Tensor:
+def _conversation_loss(conversations: Sequence[Sequence[Message]], weights: MemoryWeights, backbone: Backbone, rng: random.Random) -> Tensor:
     """Distillation on a stretch of one conversation: what the backbone asks and answers with it in context, answered from the slots alone."""
     said = rng.choice(conversations)
     start = rng.randrange(max(1, len(said) - _STRETCH + 1))
@@ -321,7 +349,7 @@ def _conversation_step(conversations: Sequence[Sequence[Message]], weights: Memo
     at = datetime.fromtimestamp(0, UTC)
     turns = [Turn(str(number), "", "", "user" if role == "user" else "assistant", text, at, "user") for number, (role, text) in enumerate(stretch)]
     studies = self_study(turns, backbone, _SELF_STUDY, rng)
-    user = _user(Person(stretch, (0,) * len(stretch), ()), weights, backbone)
+    user = _user(Person(stretch, (0,) * len(stretch), ()), weights.config, backbone.chat)
     if not studies or not user.chunks:
         return next(weights.parameters()).sum() * 0.0
     with torch.autocast(backbone.device.type, torch.bfloat16):
@@ -359,19 +387,40 @@ def _person(recipe: MemoryRecipe, corpus: Corpus, facts: int, rng: random.Random
     return corpus.person(rng, told, talk=talk, questions=questions, unknown=recipe.unknown_share, tools=tools, **options)
 
 
-def _retrieval_step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, rng: random.Random) -> Tensor:
-    """Loss of the attention on addresses alone, for many fresh users: nothing passes through the backbone's upper layers."""
+def _made(
+    recipe: MemoryRecipe, corpus: Corpus, config: LPMConfig, chat: ChatFormat, parts: Sequence[int], conversations: bool, number: int
+) -> list[_Batch | None]:
+    """A step's batches of fresh users; None in place of one that is to be a conversation of one's own."""
+    step = number - recipe.retrieval_steps
+    if step < 0:
+        return [_retrieval_batch(recipe, corpus, config, chat, _stream("retrieval", recipe, number, part)) for part in parts]
+    streams = [_stream("memory", recipe, step, part) for part in parts]
+    own = [conversations and rng.random() < recipe.conversation_share for rng in streams]
+    return [None if talk else _answer_batch(recipe, corpus, config, chat, step, rng) for rng, talk in zip(streams, own, strict=True)]
+
+
+def _length(recipe: MemoryRecipe, users: int, talk: float, rng: random.Random) -> tuple[int, float]:
+    """How many users a batch has, and the most small talk after each fact: now and then few users with long histories."""
+    return (max(1, users // 8), _MOST_TALK) if rng.random() < recipe.long_share else (users, talk)
+
+
+def _retrieval_batch(recipe: MemoryRecipe, corpus: Corpus, config: LPMConfig, chat: ChatFormat, rng: random.Random) -> _Batch:
     people = []
-    for _ in range(recipe.retrieval_users):
+    count, talk = _length(recipe, recipe.retrieval_users, 1.5, rng)
+    for _ in range(count):
         facts = rng.randint(2, recipe.max_facts + 2)
-        people.append(_person(recipe, corpus, facts, rng, talk=1.5 * rng.random(), questions=recipe.retrieval_questions))
-    users = [_user(person, weights, backbone) for person in people]
-    questions = [question for user in users for question in user.person.questions]
-    owners = [index for index, user in enumerate(users) for _ in user.person.questions]
+        people.append(_person(recipe, corpus, facts, rng, talk=talk * rng.random(), questions=recipe.retrieval_questions))
+    users = [_user(person, config, chat) for person in people]
+    questions = [question for person in people for question in person.questions]
+    return _Batch(tuple(users), tuple(questions), _evidence(questions, users))
+
+
+def _retrieval_loss(batch: _Batch, weights: MemoryWeights, backbone: Backbone) -> Tensor:
+    """Loss of the attention on addresses alone: nothing passes through the backbone's upper layers."""
     with torch.autocast(backbone.device.type, torch.bfloat16):
-        slots, mask = write(users, weights, backbone, addresses=True)
-        attention = weights.projection.attention(encode(questions, len(users), weights, backbone), slots, mask).flatten(0, 1)
-    return _attention_loss(attention, questions, users, owners)
+        slots, mask = write(batch.users, weights, backbone, addresses=True)
+        attention = weights.projection.attention(encode(batch.questions, len(batch.users), weights, backbone), slots, mask).flatten(0, 1)
+    return _attention_loss(attention, batch.evidence).mean()
 
 
 def _alike(lengths: Sequence[int], most: int) -> list[list[int]]:
@@ -384,29 +433,36 @@ def _alike(lengths: Sequence[int], most: int) -> list[list[int]]:
     return groups
 
 
-def _step(recipe: MemoryRecipe, corpus: Corpus, weights: MemoryWeights, backbone: Backbone, step: int, rng: random.Random) -> tuple[Tensor, Tensor, float]:
-    """Losses of answers and of attention on one batch of fresh users, and the share of answers right."""
+def _answer_batch(recipe: MemoryRecipe, corpus: Corpus, config: LPMConfig, chat: ChatFormat, step: int, rng: random.Random) -> _Batch:
     progress = min(1.0, step / (recipe.curriculum * recipe.steps))
     most = 2 + round(progress * (recipe.max_facts - 2))
-    facts, talk = rng.randint((most + 1) // 2, most), progress * rng.random() * 1.5
-    kits = [rng.randint(1, 2) if rng.random() < recipe.tool_share else 0 for _ in range(recipe.users)]
+    facts = rng.randint((most + 1) // 2, most)
+    count, talk = _length(recipe, recipe.users, 1.5 * progress, rng)
+    kits = [rng.randint(1, 3) if rng.random() < recipe.tool_share else 0 for _ in range(count)]
+    talk *= rng.random()
     people = [_person(recipe, corpus, facts, rng, talk=talk, questions=recipe.questions, tools=kit) for kit in kits]
-    users = [_user(person, weights, backbone) for person in people]
-    questions = [question for user in users for question in user.person.questions]
-    owners = [index for index, user in enumerate(users) for _ in user.person.questions]
-    kits_shown = [user.person.tools for user in users for _ in user.person.questions]
-    windows = [_window(recipe, corpus, rng) for _ in questions]
+    users = [_user(person, config, chat) for person in people]
+    questions = [question for person in people for question in person.questions]
+    empty = [row for row, question in enumerate(questions) if rng.random() < recipe.empty_share and question.tool is None]
+    for row in empty:
+        questions[row] = Question(questions[row].text, UNKNOWN, questions[row].key, None)
+    kits_shown = [person.tools for person in people for _ in person.questions]
+    prompts = [_prompt(question, _window(recipe, corpus, rng), chat, tools) for question, tools in zip(questions, kits_shown, strict=True)]
+    answers = [answer_ids(question, chat) for question in questions]
+    return _Batch(tuple(users), tuple(questions), _evidence(questions, users), tuple(prompts), tuple(answers), tuple(empty))
+
+
+def _losses(recipe: MemoryRecipe, batch: _Batch, weights: MemoryWeights, backbone: Backbone) -> tuple[Tensor, Tensor, float]:
+    """Losses of answers and of attention on one batch, and the share of answers right."""
     with torch.autocast(backbone.device.type, torch.bfloat16):
-        slots, mask = write(users, weights, backbone)
-        mask = mask[:, None].repeat(1, recipe.questions, 1)
-        for row in range(len(questions)):  # a few are asked of an empty memory
-            if rng.random() < recipe.empty_share and questions[row].tool is None:
-                questions[row] = Question(questions[row].text, UNKNOWN, questions[row].key, None)
-                mask[row // recipe.questions, row % recipe.questions] = False
-        soft, attention = read(questions, slots, mask, weights, backbone)
-        prompts = [_prompt(question, window, backbone, tools) for question, window, tools in zip(questions, windows, kits_shown, strict=True)]
-        answers = [answer_ids(question, backbone.chat) for question in questions]
-        parts = _alike([len(soft[0]) + len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)], recipe.rows)
-        results = [answer_loss(soft[part], [prompts[row] for row in part], [answers[row] for row in part], backbone) for part in parts]
+        slots, mask = write(batch.users, weights, backbone)
+        each = len(batch.questions) // len(batch.users)
+        mask = mask[:, None].repeat(1, each, 1)
+        for row in batch.empty:
+            mask[row // each, row % each] = False
+        soft, attention = read(batch.questions, slots, mask, weights, backbone)
+        lengths = [len(soft[0]) + len(prompt) + len(answer) for prompt, answer in zip(batch.prompts, batch.answers, strict=True)]
+        parts = _alike(lengths, recipe.rows)
+        results = [answer_loss(soft[part], [batch.prompts[row] for row in part], [batch.answers[row] for row in part], backbone) for part in parts]
         losses, right = (torch.cat(column) for column in zip(*results, strict=True))
-    return losses.mean(), _attention_loss(attention, questions, users, owners), right.float().mean().item()
+    return losses.mean(), _attention_loss(attention, batch.evidence).mean(), right.float().mean().item()

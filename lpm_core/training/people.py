@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,6 +66,11 @@ class Question:
     tool: Tool | None = None
     result: str = ""
     reply: str = ""
+
+    @property
+    def value(self) -> str:
+        """What is to be remembered: the answer, or the argument of the call that it is."""
+        return self.answer if self.tool is None else str(json.loads(self.answer)["arguments"][self.tool.parameter])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,11 +28,6 @@ class AgentTrial:
     user_id: str
     person: Person
     question: Question
-
-    @property
-    def value(self) -> str:
-        """What the tool's argument should be."""
-        return str(next(iter(json.loads(self.question.answer)["arguments"].values())))
 
 
 def agent_requests(count: int, seed: int, *, facts: int = 8, split: str = "test") -> Iterator[AgentTrial]:
@@ -63,7 +57,7 @@ def measure_agents(engine: LPM, trials: list[AgentTrial], *, on_trial: Callable[
     for number, trial in enumerate(trials):
         readers = {"lpm": trial.user_id, "shuffled": trials[(number + 1) % len(trials)].user_id, "none": "nobody"}
         for arm, reader in readers.items():
-            rows.append({"arm": arm, "request": trial.question.text, "value": trial.value, **_run(engine, reader, trial)})
+            rows.append({"arm": arm, "request": trial.question.text, "value": trial.question.value, **_run(engine, reader, trial)})
         on_trial()
     arms = {
         arm: {name: sum(row[name] for row in rows if row["arm"] == arm) / len(trials) for name in ("called", "filled", "answered")}
@@ -88,7 +82,7 @@ def _run(engine: LPM, reader: str, trial: AgentTrial) -> dict[str, Any]:
         answer = str(error)
     assert trial.question.tool  # noqa: S101 (agent_requests picks such)
     mine = [value for name, value in calls if name == trial.question.tool.name]
-    filled = any(value.strip().lower() == trial.value.lower() for value in mine)
+    filled = any(value.strip().lower() == trial.question.value.lower() for value in mine)
     result = re.sub(r'^\{"[^"]+": "?|"?\}$', "", trial.question.result)
     return {"called": bool(mine), "filled": filled, "answered": filled and result.lower() in answer.lower(), "calls": calls, "answer": answer}
 
