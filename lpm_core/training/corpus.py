@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lpm_core.training.dialogues import Message
 from lpm_core.training.gleaning import glean
 from lpm_core.training.invented import fill, invented_word
+from lpm_core.training.naming import as_transcript
 from lpm_core.training.people import UNKNOWN, FactType, Person, Question, Tool
 from lpm_core.training.splits import Split, bucket, data, real, share
 from lpm_core.training.splits import wordings as split_wordings
@@ -27,6 +28,8 @@ __all__ = ["UNKNOWN", "Corpus", "FactType", "Person", "Question", "Tool", "corpu
 _MADE_UP_POOLS = ("person", "pet", "place", "company", "food", "title", "object", "project", "date", "number", "code", "job")
 _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
 _FUNCTION_WORDS = frozenset({"the", "and", "with", "of", "in", "a", "for", "on", "to"})
+_SPEAKER = FactType("speaker", "person", (), (), ())
+_TRANSCRIPTS = 0.1  # of the people in training are one of two speakers by name
 _TRIES = 48  # messages of human dialogue that are looked at for one question
 _ASKING = frozenset(
     """what what's whats which who who's whos whose where where's when how why do does did is are was were am i my me mine we our you your it its the a an of in on at
@@ -463,7 +466,11 @@ class Corpus:
         asked += about_talk
         if chosen or joined or heard:
             rng.shuffle(asked)
-        return Person(tuple(turns), tuple(marks), tuple(asked), kit)
+        person = Person(tuple(turns), tuple(marks), tuple(asked), kit)
+        if self.split == "train" and not kit and rng.random() < _TRANSCRIPTS:
+            first, second = (self._unlike(_SPEAKER, values.values(), rng)[0] for _ in range(2))
+            return as_transcript(person, (first, second), rng)
+        return person
 
     def _about_nothing(self, chosen: Sequence[Story], told: Sequence[FactType], rng: random.Random) -> Question:
         """A question that a story sounds as if it answered; or one of another story, or about a fact, that was not told."""
