@@ -468,8 +468,8 @@ class Corpus:
             rng.shuffle(asked)
         person = Person(tuple(turns), tuple(marks), tuple(asked), kit)
         if self.split == "train" and not kit and rng.random() < _TRANSCRIPTS:
-            first, second = (self._unlike(_SPEAKER, values.values(), rng)[0] for _ in range(2))
-            return as_transcript(person, (first, second), rng)
+            speaker, listener = (self._unlike(_SPEAKER, values.values(), rng)[0] for _ in range(2))
+            return as_transcript(person, (speaker, listener), rng)
         return person
 
     def _about_nothing(self, chosen: Sequence[Story], told: Sequence[FactType], rng: random.Random) -> Question:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lpm_integrations.bench.models import ChatAnswerer
     from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
-__all__ = ["ARMS", "Arm", "BareArm", "LPMArm", "Outcome", "Prompt", "arm_names", "make_arm"]
+__all__ = ["ARMS", "Arm", "BareArm", "LPMArm", "Outcome", "Prompt", "arm_names", "make_arm", "parse_arm"]
 
 Messages = list[dict[str, str]]
 
@@ -281,7 +281,7 @@ steps it learns: lora@1e-3, lora@1e-3x100; lpm@H keeps H soft tokens, lpm_slots@
 
 def make_arm(name: str, engine: LPM, folder: Path, max_new_tokens: int, answerer: ChatAnswerer | None = None) -> Arm:
     """An arm by name. With an `answerer`, that model answers, from text. Raises InvalidInputError for a name that is none, or gives no text."""
-    kind, number, steps = _parse(name)
+    kind, number, steps = parse_arm(name)
     if kind in _PLAIN and number is None:
         return _PLAIN[kind](engine, folder, max_new_tokens, answerer)
     if kind in _RETRIEVING:
@@ -304,14 +304,14 @@ def arm_names(text: str) -> Sequence[str]:
     """Arms from a comma-separated list, each once. Raises InvalidInputError for a name that is none."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        _parse(name)
+        parse_arm(name)
     if not names:
         raise InvalidInputError(f"no arms were named; arms are {', '.join(ARMS)}")
     return names
 
 
-def _parse(name: str) -> tuple[str, float | None, int | None]:
-    """The kind of an arm, and the numbers in its name: turns of text, or learning rate and steps."""
+def parse_arm(name: str) -> tuple[str, float | None, int | None]:
+    """The kind of an arm, and the numbers in its name: turns of text, or learning rate and steps. Raises InvalidInputError if there is no such arm."""
     tuned = _TUNED.fullmatch(name)
     kind, text, steps = (tuned[1], tuned[2], tuned[3]) if tuned else (name, None, None)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lpm_core.exceptions import DatasetError, InvalidInputError, MissingDependencyError
+from lpm_integrations.bench.arms import parse_arm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,9 +75,9 @@ def training(document: Mapping[str, Any]) -> Figure:
     arms = _part(document, "arms", "probes")
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for name, row in arms.items():
-        rated, _, steps = name.partition("x")
-        if "@" in rated and steps and "build_s" in row["cost"]:
-            curves.setdefault(rated, []).append((int(steps), row["cost"]["build_s"], row["overall"]))
+        kind, rate, steps = parse_arm(name)
+        if steps and "build_s" in row["cost"]:
+            curves.setdefault(f"{kind}@{rate:g}", []).append((steps, row["cost"]["build_s"], row["overall"]))
     if not curves:
         raise DatasetError(
             "no arm of this document says how many steps it learned; measure some with `lpm bench probes --arms full,lora@1e-3x30,lora@1e-3x100 --json FILE`"
