@@ -44,7 +44,7 @@ class BackboneRecipe:
 
     vocab_size: int = 4096
     hidden_size: int = 256
-    layers: int = 6
+    layers: int = 8
     heads: int = 4
     kv_heads: int = 4
     head_dim: int = 64
@@ -57,18 +57,18 @@ class BackboneRecipe:
     warmup: int = 100
     context_weight: float = 0.02
     context_share: float = 0.3
-    max_facts: int = 10
+    max_facts: int = 12
     curriculum: float = 0.35
     dialogue_share: float = 0.15
     dialogue_weight: float = 0.1
     questions: int = 14
-    unknown_share: float = 0.12
-    update_share: float = 0.2
-    story_share: float = 0.45
+    unknown_share: float = 0.2
+    update_share: float = 0.35
+    story_share: float = 0.55
     max_stories: int = 4
     join_share: float = 0.25
     gleaned_share: float = 0.5
-    tool_share: float = 0.1
+    tool_share: float = 0.12
     notes_share: float = 0.12
     tokenizer_people: int = 3000
     checkpoint_every: int = 100
