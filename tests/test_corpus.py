@@ -10,7 +10,7 @@ import pytest
 from lpm_core.training.corpus import UNKNOWN, Corpus
 from lpm_core.training.gleaning import glean
 from lpm_core.training.naming import about
-from lpm_core.training.splits import data, real, share, wordings
+from lpm_core.training.splits import data, real, share, talk, wordings
 from lpm_core.training.stories import read_stories
 
 _DIALOGUES = [[("user", "hello there my friend lasagna"), ("assistant", "hello"), ("user", "what about gardens"), ("assistant", "gardens are nice")]] * 50
@@ -233,3 +233,19 @@ def test_some_people_in_training_are_speakers_by_name_and_none_elsewhere() -> No
             assert sum(speaker in question.text for question in person.questions) > 0
             for question in person.questions:
                 assert question.evidence is None or question.answer.lower() in person.turns[question.evidence][1].lower()
+
+
+@pytest.mark.parametrize("kind", ["acks", "openers", "closers", "chat"])
+def test_small_talk_of_every_split_is_its_own(kind: str) -> None:
+    shown = {split: [str(item) for item in talk(kind, split)] for split in ("train", "validation", "test")}
+
+    assert all(shown.values())
+    assert sum(map(len, shown.values())) == len({item for items in shown.values() for item in items})
+
+
+def test_replies_in_training_do_not_tell_where_facts_are() -> None:
+    corpus = Corpus("train", [[("user", "I saw a film."), ("assistant", f"It was number {number} of them.")] for number in range(40)])
+    people = [corpus.person(random.Random(number), 6, talk=0.0) for number in range(40)]
+    replies = [text for person in people for role, text in person.turns if role == "assistant"]
+
+    assert 0.3 < sum("of them." in reply for reply in replies) / len(replies) < 0.7

@@ -19,7 +19,8 @@ from lpm_core.training.gleaning import glean
 from lpm_core.training.invented import fill, invented_word
 from lpm_core.training.naming import as_transcript
 from lpm_core.training.people import UNKNOWN, FactType, Person, Question, Tool
-from lpm_core.training.splits import Split, bucket, data, real, share
+from lpm_core.training.splits import Split, bucket, data, real
+from lpm_core.training.splits import talk as split_talk
 from lpm_core.training.splits import wordings as split_wordings
 from lpm_core.training.stories import Story, read_stories
 
@@ -182,22 +183,30 @@ class Corpus:
             pair = dialogue[start : start + 2]
             if len(pair) == 2 and pair[0][0] == "user" and all(0 < len(text) <= 180 for _, text in pair):
                 return [("user", pair[0][1]), ("assistant", pair[1][1])]
-        said, answer = rng.choice(share(data("talk.toml")["chat"], self.split))
+        said, answer = rng.choice(split_talk("chat", self.split))
         return [("user", said), ("assistant", answer)]
 
     def _tell(self, sentences: Sequence[str], rng: random.Random) -> str:
         """The sentences of one turn, dressed as people talk."""
-        talk = data("talk.toml")
         text = " ".join(sentences)
         if rng.random() < 0.25:
-            opener = rng.choice(share(talk["openers"], self.split))
+            opener = rng.choice(split_talk("openers", self.split))
             text = f"{opener} {_led_into(text) if opener.endswith(',') else text}"
         if rng.random() < 0.2:
-            text = f"{text} {rng.choice(share(talk['closers'], self.split))}"
+            text = f"{text} {rng.choice(split_talk('closers', self.split))}"
         elif rng.random() < 0.1:
             chatter = self.talk(rng)[0][1]
             text = f"{text} {chatter}" if rng.random() < 0.5 else f"{chatter} {text}"
         return text
+
+    def _reply(self, rng: random.Random) -> str:
+        """What is said to a fact; in training often what people said to something else, so that replies do not tell where facts are."""
+        if self.split == "train" and self.dialogues and rng.random() < 0.5:
+            said = [text for role, text in rng.choice(self.dialogues) if role == "assistant" and 0 < len(text) <= 160]
+            if said:
+                return rng.choice(said)
+        reply: str = rng.choice(split_talk("acks", self.split))
+        return reply
 
     def _made_up(self, rng: random.Random) -> FactType:
         """A kind of fact that does not exist ("my harvest", "my cousin's dog"): training learns to match names, not a list of them."""
@@ -426,7 +435,7 @@ class Corpus:
                 (before if fact.key in old and telling.instead is None else where)[fact.key] = len(turns)
                 text = self._say(fact, telling.value, rng)
                 said.append(text if telling.instead is None else self._change(text, telling.instead, rng))
-            exchanges = [[("user", self._tell(said, rng)), ("assistant", rng.choice(share(data("talk.toml")["acks"], self.split)))]]
+            exchanges = [[("user", self._tell(said, rng)), ("assistant", self._reply(rng))]]
             exchanges += [self.talk(rng) for _ in range(int(talk + rng.random()))]
             for exchange in exchanges:
                 turns.extend(exchange)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-__all__ = ["Split", "bucket", "data", "real", "share", "wordings"]
+__all__ = ["Split", "bucket", "data", "real", "share", "talk", "wordings"]
 
 Split = Literal["train", "validation", "test"]
 
@@ -47,3 +47,12 @@ def real(pool: str, split: Split) -> Sequence[str]:
 def wordings(items: Sequence[str], split: Split) -> tuple[str, ...]:
     """All but the last three for training, the third from last for validation, the last two for test."""
     return tuple(items[-2:] if split == "test" else items[-3:-2] if split == "validation" else items[:-3])
+
+
+@cache
+def talk(kind: str, split: Split) -> Sequence[Any]:
+    """What one split may use of a list in talk.toml: the last fifth for test, the fifth before for validation; the rest, and the list of more, for training."""
+    items, more = data("talk.toml")[kind], data("talk.toml").get(f"more_{kind}", [])
+    fifth = len(items) // 5
+    cut = len(items) - fifth
+    return items[cut:] if split == "test" else items[cut - fifth : cut] if split == "validation" else [*items[: cut - fifth], *more]
