@@ -37,7 +37,7 @@ _TOP = 32  # tokens of the teacher's distribution that count
 class ConsolidationRecipe:
     """How slots are refined. `questions` are drawn per turn of the user; a share `held_out` of them decides on promotion.
 
-    starts: the words that a question may begin with, for left to itself a model goes on telling. Name those of the user's language.
+    starts: how questions begin, one as often as another, for left to itself a model goes on telling, or asks what nobody told. Name some of the user's language.
     """
 
     steps: int = 30
@@ -48,7 +48,10 @@ class ConsolidationRecipe:
     question_tokens: int = 24
     answer_tokens: int = 16
     temperature: float = 0.8
-    starts: tuple[str, ...] = ("What", "Which", "Where", "When", "Who", "How", "Do", "Did", "Is", "Can", "Tell")
+    starts: tuple[str, ...] = (
+        "What is my", "What was my", "What do I", "What did I", "What am I", "Which", "Where is my", "Where do I", "Where did I", "When is my", "When do I",
+        "When did I", "Who is my", "Who did I", "How many", "How do I", "Do I", "Tell me my",
+    )  # fmt: skip
     seed: int = 0
 
 
@@ -136,7 +139,7 @@ def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: C
     They share the context's keys and values: each step is one row of tokens, one of each questioner, who sees the context and his own alone.
     """
     generator = torch.Generator(backbone.device).manual_seed(rng.getrandbits(32))
-    starts = torch.tensor(sorted({backbone.chat.content(word)[0] for word in recipe.starts}), dtype=torch.long, device=backbone.device)
+    starts = [backbone.chat.content(text) for text in recipe.starts]
     found: list[Study] = []
     chains = [_questioner(backbone, starts, recipe, generator, found) for _ in range(min(recipe.batch, -(-count // _ROUNDS)))]
     tokens = [next(chain) for chain in chains]
@@ -162,14 +165,15 @@ def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: C
     return found
 
 
-def _questioner(backbone: Backbone, starts: Tensor, recipe: ConsolidationRecipe, generator: torch.Generator, found: list[Study]) -> _Chain:
+def _questioner(backbone: Backbone, starts: Sequence[list[int]], recipe: ConsolidationRecipe, generator: torch.Generator, found: list[Study]) -> _Chain:
     """Asks and answers by turns, for who has asked asks on; whole questions with whole answers are added to `found`."""
     chat = backbone.chat
     for _ in range(_ROUNDS):
         likely = yield from _said(chat.markup("<|im_start|>user\n"))
-        if len(starts):
-            likely = torch.full_like(likely, -torch.inf).index_copy(0, starts, likely[starts])
         question: list[int] = []
+        if starts:
+            question += starts[int(torch.randint(len(starts), (1,), generator=generator, device=generator.device))]
+            likely = yield from _said(question)
         while len(question) <= recipe.question_tokens:
             token = int(torch.multinomial((likely / recipe.temperature).softmax(-1), 1, generator=generator))
             if token in backbone.ends:
