@@ -504,14 +504,12 @@ class Corpus:
         if self.split != "train" or rng.random() < 0.5:
             return tool
 
-        def named(forms: str, **parts: str) -> str:
-            text: str = rng.choice(data("tools.toml")[forms])
-            for part, own in parts.items():
-                text = text.replace(f"{{{part}}}", own)
+        def named(forms: str, own: str) -> str:
+            text: str = rng.choice(data("tools.toml")[forms]).replace("{n}", own)
             return re.sub(r"\{w\}", lambda _: rng.choice(self._lexicon) if self._lexicon else invented_word(self.split, rng), text)
 
-        name = named("names", n=tool.name.partition("_")[2])
-        return replace(tool, name=name, parameter=named("parameters", p=tool.parameter) if rng.random() < 0.5 else tool.parameter)
+        name = named("names", tool.name.partition("_")[2])
+        return replace(tool, name=name, parameter=named("parameters", tool.parameter) if rng.random() < 0.5 else tool.parameter)
 
     def _request(self, tool: Tool, values: dict[str, tuple[str, bool]], where: dict[str, int], rng: random.Random) -> Question:
         """A request for a tool: by a fact, told or not, or with the value in the request."""

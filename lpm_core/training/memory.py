@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,18 +222,17 @@ def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Ba
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
     scores: dict[str, list[float]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "attention")}
     chat = backbone.chat
-    for people_alike in (list(group) for _, group in groupby(people, lambda person: len(person.questions))):
-        for start in range(0, len(people_alike), 8):
-            users = [_user(person, weights.config, chat) for person in people_alike[start : start + 8]]
-            questions = [question for user in users for question in user.person.questions]
-            with torch.autocast(backbone.device.type, torch.bfloat16):
-                slots, mask = write(users, weights, backbone)
-                soft, attention = read(questions, slots, mask, weights, backbone)
-                _, right = answer_loss(soft, [_prompt(q, (), chat) for q in questions], [answer_ids(q, chat) for q in questions], backbone)
-            found = (-_attention_loss(attention.float(), _evidence(questions, users))).exp()
-            for question, answered, attended in zip(questions, right.tolist(), found.tolist(), strict=True):
-                scores[answer_kind(question)].append(answered)
-                scores["attention"].append(attended)
+    for start in range(0, len(people), 8):
+        users = [_user(person, weights.config, chat) for person in people[start : start + 8]]
+        questions = [question for user in users for question in user.person.questions]
+        with torch.autocast(backbone.device.type, torch.bfloat16):
+            slots, mask = write(users, weights, backbone)
+            soft, attention = read(questions, slots, mask, weights, backbone)
+            _, right = answer_loss(soft, [_prompt(q, (), chat) for q in questions], [answer_ids(q, chat) for q in questions], backbone)
+        found = (-_attention_loss(attention.float(), _evidence(questions, users))).exp()
+        for question, answered, attended in zip(questions, right.tolist(), found.tolist(), strict=True):
+            scores[answer_kind(question)].append(answered)
+            scores["attention"].append(attended)
     return {kind: sum(values) / len(values) for kind, values in scores.items() if values}
 
 
