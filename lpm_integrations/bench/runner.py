@@ -66,9 +66,10 @@ def run(
     choose: arms choose among a question's options by their likelihood instead of writing an answer. answerer: a chat model that answers in the
     backbone's place, from text. judge: gives J to answers with a gold, beside the score. partial: file that keeps each answer as it
     comes; with `resume` those that it has are not asked again. keep_answers: the document holds every answer, and under "questions" what was asked
-    and the texts of the turns that an arm retrieved or that hold the answer. jobs: how many cases are asked side by side; the answers are the same,
-    the times are those of a machine that does several things at once. A question on which an arm or its answerer raises an error is
-    recorded as a failure with score 0, and left out of the costs; one that the judge fails on is recorded too, and has no J.
+    and the texts of the turns that an arm retrieved or that hold the answer. jobs: how many cases are asked side by side; the answers are the same
+    (their likelihoods to the last bit where each has as many cores), the times are those of a machine that does several things at once. A question
+    on which an arm or its answerer raises an error is recorded as a failure with score 0, and left out of the costs; one that the judge fails on is
+    recorded too, and has no J.
     """
     backbone = {
         "name": Path(engine.backbone.name).name,
