@@ -24,7 +24,7 @@ _FLOOR = 1e-3  # of the highest norm: what is below has been wiped, not written
 class SlotBounds:
     """The shape [H, S, d_mem] of a page's slots, and the norms that one slot may have."""
 
-    heads: int
+    banks: int
     slot_size: int
     low: float
     high: float
@@ -45,15 +45,15 @@ class SlotBounds:
         copied, written = (torch.linalg.matrix_norm(layer.weight.float(), 2).item() for layer in (writer.copy, writer.out))
         bias = writer.out.bias.float().norm().item()
         high = copied * math.sqrt(config.backbone_size) + written * math.sqrt(config.writer_size) + bias + math.sqrt(config.address_size)
-        return cls(config.heads, config.slot_size, _FLOOR * high, high)
+        return cls(config.banks, config.slot_size, _FLOOR * high, high)
 
     def fault(self, page: Page) -> str | None:
         """Why a page may not be served; None if it may, or is in quarantine already."""
         slots = page.slots
         if page.quarantine is not None:
             return None
-        if slots.dim() != 3 or (slots.shape[0], slots.shape[2]) != (self.heads, self.slot_size):
-            return f"its slots have the shape {list(slots.shape)}, not [{self.heads}, S, {self.slot_size}]"
+        if slots.dim() != 3 or (slots.shape[0], slots.shape[2]) != (self.banks, self.slot_size):
+            return f"its slots have the shape {list(slots.shape)}, not [{self.banks}, S, {self.slot_size}]"
         if not page.slot_turns:
             return "it has no slots"
         norms = torch.linalg.vector_norm(slots.float(), dim=-1)  # [H, S]
@@ -70,4 +70,4 @@ class SlotBounds:
         if reason is None:
             return page
         _log.warning("put a page of %d turn(s) in quarantine: %s; `lpm quarantine USER` lists what is there", len(page.turn_ids), reason)
-        return replace(page, slots=torch.zeros(self.heads, 0, self.slot_size), slot_turns=(), quarantine=reason)
+        return replace(page, slots=torch.zeros(self.banks, 0, self.slot_size), slot_turns=(), quarantine=reason)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
-from lpm_core.projection import Pooling, principal_directions
+from lpm_core.pooling import Pooling, principal_directions
 
 __all__ = ["COLD", "cold_start", "cold_weights"]
 

@@ -30,17 +30,19 @@ __all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits
 
 _CONTEXT = 512  # tokens of dialogue in front of a self-study question
 _ROUNDS = 4  # questions that one questioner asks in turn
+_EVEN = 0.2  # of the mean loss: what every study counts at least
 _TOP = 32  # tokens of the teacher's distribution that count
 
 
 @dataclass(frozen=True)
 class ConsolidationRecipe:
-    """How slots are refined. `questions` are drawn per turn of the user; a share `held_out` of them decides on promotion.
+    """How slots are refined. `questions` are drawn per turn of the user; a share `held_out` of them decides on promotion. What slots answer
+    unlike the teacher is learned from most often.
 
     starts: how questions begin, one as often as another, for left to itself a model goes on telling, or asks what nobody told. Name some of the user's language.
     """
 
-    steps: int = 30
+    steps: int = 12
     questions: int = 8
     held_out: float = 0.2
     batch: int = 24
@@ -227,7 +229,7 @@ def distill(
     rng = random.Random(recipe.seed)
     device = backbone.device
     config = weights.config
-    first = [memory.slots(config.heads, config.slot_size).values for memory in memories]
+    first = [memory.slots(config.banks, config.slot_size).values for memory in memories]
     counts = [values.shape[1] for values in first]
     start = torch.stack([F.pad(values, (0, 0, 0, max([*counts, 1]) - values.shape[1])) for values in first]).to(device)  # [U, H, N, m]
     mask = torch.arange(start.shape[2], device=device) < torch.tensor(counts, device=device)[:, None]
@@ -243,8 +245,10 @@ def distill(
     slots = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([slots], lr=recipe.learning_rate)
     queries = network.queries([study for _, study in learned]) if learned else torch.empty(0)
+    unlike = network.unlike([study for _, study in learned], queries, start, mask, torch.tensor([owner for owner, _ in learned], dtype=torch.long, device=device))
+    generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(recipe.steps if learned else 0):
-        chosen = rng.sample(range(len(learned)), min(recipe.batch * max(1, len(memories) // 4), len(learned)))
+        chosen = torch.multinomial(unlike, min(recipe.batch * max(1, len(memories) // 4), len(learned)), generator=generator).tolist()
         optimizer.zero_grad(set_to_none=True)
         tokens = sum(len(learned[row][1].answer) for row in chosen)
         for part in _alike(chosen, [study for _, study in learned]):
@@ -322,6 +326,17 @@ class _Network:
     def loss(self, studies: Sequence[Study], queries: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
         """What the slots are to make small."""
         return distillation_loss(self._logits(studies, queries, slots, mask), studies)
+
+    @torch.no_grad()
+    def unlike(self, studies: Sequence[Study], queries: Tensor, slots: Tensor, mask: Tensor, owners: Tensor) -> Tensor:
+        """How often each study is to be learned from, next to the others [Q]: by how unlike the teacher's the first answers are."""
+        losses = torch.zeros(len(studies))
+        for part in _alike(range(len(studies)), studies):
+            rows = [studies[row] for row in part]
+            logits = self._logits(rows, queries[part], slots[owners[part]], mask[owners[part]])
+            for row, answer in zip(part, logits.split([len(study.answer) for study in rows]), strict=True):
+                losses[row] = distillation_loss(answer, [studies[row]])
+        return losses + _EVEN * losses.mean() + 1e-9
 
     @torch.no_grad()
     def score(self, studies: Sequence[Study], slots: Tensor, mask: Tensor) -> tuple[float, float]:

@@ -160,7 +160,7 @@ class LPM(Upkeep):
                 if memory is None:
                     continue  # the history moved on meanwhile
                 config = self.weights.config
-                entry = (memory, compact(memory.slots(config.heads, config.slot_size), self.num_slots, address_size=config.address_size))
+                entry = (memory, compact(memory.slots(config.banks, config.slot_size), self.num_slots, address_size=config.address_size))
                 self._cache[user_id] = entry
                 while len(self._cache) > _CACHED_USERS:
                     self._cache.popitem(last=False)
@@ -230,8 +230,8 @@ class LPM(Upkeep):
     def recall(self, user_id: str, message: str | Sequence[Message], *, k: int = 5, floor: float = 0.02) -> Recall:
         """What memory says about a message: soft tokens [H, d], attention [H, N] and the turns behind it.
 
-        evidence: at most `k` turns that got at least the share `floor` of the attention, most of it first. A user
-        without a history has N = 0 and no evidence. Raises InvalidInputError.
+        evidence: at most `k` turns that got at least the share `floor` of the attention, most of it first; of several reads each
+        counts half of the one before. A user without a history has N = 0 and no evidence. Raises InvalidInputError.
         """
         self._open()
         check_user_id(user_id)
@@ -245,9 +245,11 @@ class LPM(Upkeep):
         ids = self.backbone.chat.content(query)[-self.weights.config.query_tokens :]
         states = self.backbone.states(torch.tensor([ids], device=device)).float()
         encoded = self.weights.projection.encode(states, torch.ones(1, len(ids), dtype=torch.bool, device=device))
-        soft, log_attention = self.weights.projection(encoded, slots.values[None].to(device))
-        attention = log_attention[0, :, 1:].exp().cpu()  # [H, N]
-        return Recall(soft[0], attention, self._evidence(user_id, attention.mean(0), slots.turns, k, floor))
+        values = slots.values[None].to(device)
+        soft, log_attention = self.weights.projection(encoded, values)
+        reads = self.weights.projection.attention(encoded[:, None], values)[0, 0, :, :, 1:].exp().mean(1).cpu()  # [R, N], the first first
+        counts = 0.5 ** torch.arange(len(reads))
+        return Recall(soft[0], log_attention[0, :, 1:].exp().cpu(), self._evidence(user_id, counts / counts.sum() @ reads, slots.turns, k, floor))
 
     def slots(self, user_id: str) -> Slots:
         """All slots of a user as they are read: at most `num_slots`, with the turns behind each. None for a user without a history."""

@@ -7,6 +7,9 @@ With `LPMConfig.agree` the softmax is that of the heads' mean score, the same fo
 its h-th word, so heads that look at different segments mix up their words.
 With `LPMConfig.recency` a slot's score also has r(e(x)) times the logarithm of its age, counted in newer slots: a question
 may prefer the latest of several statements, or the earlier.
+With several `LPMConfig.reads` the heads are as many groups, each of which says one segment whole: that on which its attention rests most.
+What a read finds goes into the message of the next, e'(x) = RMS(e(x) + hop(e(x), M_u of it)), which finds another segment;
+the soft tokens are then those of the older segment first. Gradients pass as if attention were soft (straight through, Bengio et al. 2013).
 Shared by all users of a backbone; the slots M_u are all that belongs to one of them.
 """
 
@@ -18,28 +21,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lpm_core.pooling import Pooling, principal_directions
 from lpm_core.settings import LPMConfig
 
-__all__ = ["Pooling", "SoftPromptProjection", "principal_directions"]
+__all__ = ["SoftPromptProjection"]
 
 
-class Pooling(nn.Module):
-    """Hidden states of a text pooled into one vector by a few learned attention queries: e(x) of a message, the address of a segment."""
+class _Hop(nn.Module):
+    """Puts what a read has found into the message of the next: a name, say, whose owner's home was asked for. Adds nothing until it is trained."""
 
-    def __init__(self, config: LPMConfig, size: int, pools: int = 8) -> None:
+    def __init__(self, config: LPMConfig, pools: int = 4) -> None:
         super().__init__()
-        width = config.query_size
-        self.source = nn.Linear(2 * config.backbone_size, width)
-        self.scores = nn.Linear(width, pools)
-        self.out = nn.Linear(pools * width, size)
+        size = config.query_size
+        self.scores = nn.Linear(config.slot_size, pools)
+        self.inner, self.out = nn.Linear(size + pools * config.slot_size, 2 * size), nn.Linear(2 * size, size)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, T, 2d] (token embedding and lower layer), mask [B, T] true at tokens -> [B, size]."""
-        hidden = F.gelu(self.source(states))
-        weights = self.scores(hidden).masked_fill(~mask[..., None], float("-inf")).softmax(1)  # [B, T, pools]
-        pooled = torch.einsum("btp,btw->bpw", weights, hidden).flatten(1)
-        encoded: Tensor = self.out(pooled)
-        return F.rms_norm(encoded, (encoded.shape[-1],))
+    def forward(self, query: Tensor, found: Tensor) -> Tensor:
+        """Messages [B, Q, query_size] and the slots that a read found [B, G, Q, d_mem] -> messages [B, Q, query_size]."""
+        pooled = torch.einsum("bgqp,bgqm->bqpm", self.scores(found).softmax(1), found).flatten(2)
+        added = self.out(F.gelu(self.inner(torch.cat([query, pooled], -1))))
+        return F.rms_norm(query + added, (query.shape[-1],))
 
 
 class SoftPromptProjection(nn.Module):
@@ -51,7 +54,7 @@ class SoftPromptProjection(nn.Module):
 
     def __init__(self, config: LPMConfig) -> None:
         super().__init__()
-        heads, slot, key, width = config.heads, config.slot_size, config.key_size, config.backbone_size
+        heads, slot, key, width = config.banks, config.slot_size, config.key_size, config.backbone_size
         self.config = config
         self.encode = Pooling(config, config.query_size)
         self.w_q = nn.Parameter((torch.randn(config.query_size, key) / math.sqrt(config.query_size)).repeat(heads, 1, 1))
@@ -59,10 +62,11 @@ class SoftPromptProjection(nn.Module):
         self.w_v = nn.Parameter(torch.randn(heads, slot, width) / math.sqrt(slot))
         self.sharpness = nn.Parameter(torch.tensor(4.0)) if config.agree else None
         self.recency = nn.Linear(config.query_size, 1) if config.recency else None
+        self.hop = _Hop(config) if config.reads > 1 else None
         self.empty_slot = nn.Parameter(torch.randn(heads, 1, slot) * 0.02)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.gain = nn.Parameter(torch.ones(heads, width))
-        self.bias = nn.Parameter(torch.zeros(heads, width))
+        self.gain = nn.Parameter(torch.ones(config.heads, width))
+        self.bias = nn.Parameter(torch.zeros(config.heads, width))
         if self.recency is not None:
             nn.init.zeros_(self.recency.weight)
             nn.init.zeros_(self.recency.bias)
@@ -72,7 +76,7 @@ class SoftPromptProjection(nn.Module):
     def forward(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Messages of B users and the slots that each may read.
 
-        query: e(x) [B, query_size], or [B, Q, query_size] for Q messages of each user; slots: [B, H, N, d_mem], the oldest first;
+        query: e(x) [B, query_size], or [B, Q, query_size] for Q messages of each user; slots: [B, H / reads, N, d_mem], the oldest first;
         mask: [B, N] or [B, Q, N], true where a slot may be read (None: all may).
         Returns soft tokens [B, H, d] and log attention [B, H, 1 + N], the shared empty slot first; with Q messages
         [B, Q, H, d] and [B, Q, H, 1 + N].
@@ -81,28 +85,53 @@ class SoftPromptProjection(nn.Module):
             soft, log_attention = self(query[:, None], slots, mask)
             return soft[:, 0], log_attention[:, 0]
         slots = self._with_empty(slots)
-        log_attention = self._attend(query, slots, mask)
-        read = log_attention.exp().to(slots.dtype) @ slots  # values are linear: mix slots, then W_V
-        mixed = torch.einsum("bhqm,hmd->bqhd", read, self.w_v)
+        reads = self._reads(query, slots, mask)
+        read = torch.stack([found for _, found in reads], 1)  # [B, R, G, Q, d_mem]; values are linear: mix slots, then W_V
+        mixed = torch.einsum("brgqm,gmd->bqrgd", read, self.w_v)
         mixed = F.layer_norm(mixed + self.mlp(mixed), (mixed.shape[-1],))
-        return mixed * self.gain + self.bias, log_attention.transpose(1, 2)
+        groups = (self.config.reads, self.config.banks, -1)
+        soft = mixed * self.gain.view(groups) + self.bias.view(groups)  # [B, Q, R, G, d]
+        log_attention = torch.stack([attention for attention, _ in reads], 1).transpose(1, 3).transpose(2, 3)  # [B, Q, R, G or 1, 1+N]
+        if len(reads) > 1:
+            order = log_attention[:, :, :, 0].argmax(-1).sort(dim=-1, stable=True).indices[..., None, None]  # [B, Q, R, 1, 1]
+            soft, log_attention = (values.gather(2, order.expand_as(values)) for values in (soft, log_attention))
+        return soft.flatten(2, 3), log_attention.expand(-1, -1, -1, self.config.banks, -1).flatten(2, 3)
 
     def attention(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Log attention [B, Q, H, 1 + N] alone, of messages [B, Q, query_size]."""
-        return self._attend(query, self._with_empty(slots), mask).transpose(1, 2)
+        """Log attention alone of each read in turn, [B, Q, R, G, 1 + N], of messages [B, Q, query_size]; G is 1 where heads agree."""
+        reads = self._reads(query, self._with_empty(slots), mask)
+        return torch.stack([attention for attention, _ in reads], 1).transpose(1, 3).transpose(2, 3)
 
     def _with_empty(self, slots: Tensor) -> Tensor:
-        return torch.cat([self.empty_slot.expand(slots.shape[0], -1, -1, -1), slots], dim=2)  # [B, H, 1+N, d_mem]
+        return torch.cat([self.empty_slot.expand(slots.shape[0], -1, -1, -1), slots], dim=2)  # [B, G, 1+N, d_mem]
+
+    def _reads(self, query: Tensor, slots: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Log attention [B, G or 1, Q, 1 + N] of each read, and what it finds [B, G, Q, d_mem]."""
+        if mask is not None and mask.dim() == 2:
+            mask = mask[:, None]  # [B, 1 or Q, N]
+        attention = self._attend(query, slots, mask)
+        if self.hop is None:
+            return [(attention, attention.exp().to(slots.dtype) @ slots)]
+        reads: list[tuple[Tensor, Tensor]] = []
+        mask = slots.new_ones(1, 1, slots.shape[2] - 1, dtype=torch.bool) if mask is None else mask
+        while True:
+            picked = F.one_hot(attention.argmax(-1), attention.shape[-1])  # [B, 1, Q, 1+N]
+            soft = attention.exp()
+            found = (picked + soft - soft.detach()).to(slots.dtype) @ slots
+            reads.append((attention, found))
+            if len(reads) == self.config.reads:
+                return reads
+            query = self.hop(query, found)
+            mask = mask & ~picked[:, 0, :, 1:].bool()
+            attention = self._attend(query, slots, mask)
 
     def _attend(self, query: Tensor, slots: Tensor, mask: Tensor | None) -> Tensor:
-        """Log attention [B, H, Q, 1 + N] over the empty slot and the user's."""
-        q = torch.einsum("bqe,hek->bhqk", query, self.w_q)
-        sought = torch.einsum("bhqk,hmk->bhqm", q, self.w_k)  # q (W_K M)^T = (q W_K^T) M^T, which needs no keys
-        scores = (sought @ slots.transpose(2, 3)).float() / math.sqrt(self.config.key_size)  # [B, H, Q, 1+N]
+        """Log attention [B, G, Q, 1 + N] over the empty slot and the user's, those of the mask [B, 1 or Q, N] alone; G is 1 where heads agree."""
+        q = torch.einsum("bqe,gek->bgqk", query, self.w_q)
+        sought = torch.einsum("bgqk,gmk->bgqm", q, self.w_k)  # q (W_K M)^T = (q W_K^T) M^T, which needs no keys
+        scores = (sought @ slots.transpose(2, 3)).float() / math.sqrt(self.config.key_size)  # [B, G, Q, 1+N]
         if self.sharpness is not None:
-            scores = (scores.mean(1, keepdim=True) * self.sharpness).expand_as(scores)
-        if mask is not None:
-            mask = mask if mask.dim() == 3 else mask[:, None]  # [B, 1 or Q, N]
+            scores = scores.mean(1, keepdim=True) * self.sharpness
         if self.recency is not None:
             readable = slots.new_ones(1, 1, slots.shape[2] - 1) if mask is None else mask.to(slots.dtype)
             newer = readable.float().flip(-1).cumsum(-1).flip(-1) - readable  # how many readable slots are newer than each
@@ -124,11 +153,3 @@ class SoftPromptProjection(nn.Module):
         self.w_v[:, :words] = principal_directions(embeddings, words)
         if self.config.address_size:
             self.w_k[:, :words] = 0
-
-
-def principal_directions(embeddings: Tensor, count: int) -> Tensor:
-    """The `count` directions along which token embeddings [V, d] vary most, as rows of length 1: [count, d]."""
-    centred = embeddings.float() - embeddings.float().mean(0)
-    covariance = centred.T @ centred / len(centred)
-    directions = torch.linalg.eigh(covariance).eigenvectors[:, -min(count, covariance.shape[0]) :]
-    return F.pad(directions.T, (0, 0, 0, count - directions.shape[1]))

@@ -18,7 +18,7 @@ Placement = Literal["prefix", "message"]
 class LPMConfig(BaseModel):
     """Shape of the memory network. Saved beside its weights; validated once.
 
-    `heads` is H, the number of soft tokens; a page has one slot per head for each segment of at most `segment_tokens`
+    `heads` is H, the number of soft tokens; a page has one slot per bank for each segment of at most `segment_tokens`
     tokens; `slot_size` is d_mem.
     """
 
@@ -26,12 +26,14 @@ class LPMConfig(BaseModel):
 
     backbone_size: int = Field(gt=0, description="d, the width of the backbone")
     heads: int = Field(64, gt=0, description="H, soft tokens per question")
+    reads: int = Field(1, gt=0, description="segments of which one recall says each by H / reads soft tokens; more than one: heads agree on each")
     slot_size: int = Field(160, gt=0, description="d_mem, numbers per slot")
     address_size: int = Field(64, ge=0, description="of these, how many start out as the address of the segment rather than its words")
     key_size: int = Field(64, gt=0, description="d_k of the read attention")
     agree: bool = Field(False, description="whether the heads agree on one attention, that of their mean score, or each has its own (the paper)")
     recency: bool = Field(False, description="whether attention may lean to newer or older slots, as the question has it: for what changes")
     query_size: int = Field(256, gt=0, description="width of e(x)")
+    encoder_layers: int = Field(0, ge=0, description="layers in which the words of a message, or of a segment, look at each other before they are pooled")
     writer_size: int = Field(192, gt=0, description="width inside the writer")
     writer_layers: int = Field(2, gt=0)
     writer_heads: int = Field(4, gt=0)
@@ -43,10 +45,19 @@ class LPMConfig(BaseModel):
     query_tokens: int = Field(256, gt=0, description="tokens of the message that e(x) looks at, counted from its end")
     placement: Placement = "prefix"
 
+    @property
+    def banks(self) -> int:
+        """Slots of one segment. Heads of different reads share them, as query heads share keys and values (Ainslie et al. 2023)."""
+        return self.heads // self.reads
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.writer_size % self.writer_heads:
             raise ValueError(f"writer_size {self.writer_size} is not a multiple of writer_heads {self.writer_heads}")
+        if self.heads % self.reads:
+            raise ValueError(f"heads {self.heads} is not a multiple of reads {self.reads}")
+        if self.reads > 1 and not self.agree:
+            raise ValueError(f"reads {self.reads} needs agree=True: the heads of a read say the words of one segment")
         if self.address_size >= self.slot_size:
             raise ValueError(f"address_size {self.address_size} leaves nothing of slot_size {self.slot_size} for words")
         if self.segment_tokens > self.chunk_tokens:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
-from lpm_core.projection import Pooling, principal_directions
+from lpm_core.pooling import AttentionLayer, Pooling, principal_directions
 from lpm_core.settings import LPMConfig
 
 __all__ = ["Chunk", "SlotWriter", "cut_chunks"]
@@ -109,26 +109,6 @@ def cut_chunks(turns: Sequence[tuple[str, str]], chat: ChatFormat, config: LPMCo
     return chunks
 
 
-class _Layer(nn.Module):
-    """Head queries look at their segment, then at each other's sum, then think."""
-
-    def __init__(self, size: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key_value, self.out = nn.Linear(size, size), nn.Linear(size, 2 * size), nn.Linear(size, size)
-        self.up, self.down = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
-
-    def forward(self, x: Tensor, source: Tensor, bias: Tensor) -> Tensor:
-        """x [S, H, w], source [S, L, w], bias [S, heads, H, L] added to attention scores -> [S, H, w]."""
-        segments, queries, size = x.shape
-        q = self.query(F.rms_norm(x, (size,))).view(segments, queries, self.heads, -1).transpose(1, 2)
-        k, v = (part.view(segments, -1, self.heads, size // self.heads).transpose(1, 2) for part in self.key_value(source).chunk(2, -1))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        x = x + self.out(attended.transpose(1, 2).reshape(segments, queries, size))
-        x = x + self.down(F.gelu(self.up(F.rms_norm(x, (size,)))))
-        return x
-
-
 class SlotWriter(nn.Module):
     """Learned queries, one per head, cross-attend to each segment's hidden states.
 
@@ -141,9 +121,9 @@ class SlotWriter(nn.Module):
         size = config.writer_size
         self.config = config
         self.source = nn.Linear(2 * config.backbone_size, size)
-        self.queries = nn.Parameter(torch.randn(config.heads, size) * 0.5)
+        self.queries = nn.Parameter(torch.randn(config.banks, size) * 0.5)
         self.place = nn.Parameter(torch.tensor(6.0))
-        self.layers = nn.ModuleList(_Layer(size, config.writer_heads) for _ in range(config.writer_layers))
+        self.layers = nn.ModuleList(AttentionLayer(size, config.writer_heads) for _ in range(config.writer_layers))
         self.out = nn.Linear(size, config.slot_size)
         self.copy = nn.Linear(config.backbone_size, config.slot_size, bias=False)
         self.address = Pooling(config, config.address_size) if config.address_size else None
@@ -154,9 +134,9 @@ class SlotWriter(nn.Module):
         segments, longest = states.shape[:2]
         position = torch.arange(longest, device=states.device)
         inside = position < lengths[:, None]  # [S, L]
-        head = torch.arange(self.config.heads, device=states.device)
+        head = torch.arange(self.config.banks, device=states.device)
         own = (head % lengths[:, None])[..., None] == position  # [S, H, L]
-        bias = torch.zeros(segments, self.config.writer_heads, self.config.heads, longest, device=states.device)
+        bias = torch.zeros(segments, self.config.writer_heads, self.config.banks, longest, device=states.device)
         bias[:, 0] = own * self.place
         bias = bias.masked_fill(~inside[:, None, None], float("-inf"))
         source = self.source(states)

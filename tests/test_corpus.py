@@ -66,6 +66,19 @@ def test_answers_stand_in_the_turn_that_is_named_as_evidence() -> None:
                 assert question.answer.lower() in text.lower()
 
 
+def test_what_two_turns_tell_together_names_the_turn_that_leads_there() -> None:
+    joined = [
+        (person, question) for person in Corpus("validation").people(3, 40, 8, questions=8, joins=3) for question in person.questions if question.kind == "joined"
+    ]
+    assert joined
+    for person, question in joined:
+        assert question.through is not None and question.evidence is not None
+        turn, name = question.through
+        assert name.lower() in person.turns[turn][1].lower()
+        assert name.lower() in person.turns[question.evidence][1].lower()
+        assert name.lower() not in question.text.lower()
+
+
 def test_people_depend_on_split_and_seed_alone() -> None:
     assert list(Corpus("test").people(7, 5, 4)) == list(Corpus("test").people(7, 5, 4))
     assert list(Corpus("test").people(7, 5, 4)) != list(Corpus("test").people(8, 5, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from lpm_core.projection import SoftPromptProjection, principal_directions
+from lpm_core.pooling import Pooling, principal_directions
+from lpm_core.projection import SoftPromptProjection
 from lpm_core.settings import LPMConfig
 
 
@@ -55,6 +57,73 @@ def test_projection_equals_a_naive_loop_in_float64(heads: int, count: int, seed:
     assert torch.allclose(projection(query[:, 1], slots)[0], soft[:, 1])
     assert attention.shape == (2, 3, heads, 1 + count)
     assert torch.allclose(attention.exp().sum(-1), torch.ones(2, 3, heads), atol=1e-5)
+
+
+def _two_reads(seed: int) -> SoftPromptProjection:
+    torch.manual_seed(seed)
+    sizes = {"backbone_size": 12, "slot_size": 6, "address_size": 2, "key_size": 5, "query_size": 7, "writer_size": 8}
+    projection = SoftPromptProjection(LPMConfig(heads=4, reads=2, agree=True, recency=True, **sizes)).double()
+    for parameter in projection.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return projection
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(0, 6), seed=st.integers(0, 1000))
+def test_each_read_says_another_segment_whole_and_the_older_comes_first(count: int, seed: int) -> None:
+    projection = _two_reads(seed)
+    query, slots = torch.randn(2, 3, 7, dtype=torch.float64), torch.randn(2, 2, count, 6, dtype=torch.float64)
+    memory = torch.cat([projection.empty_slot.expand(2, -1, -1, -1), slots], 2)
+
+    soft, attention = projection(query, slots)
+    ranked = projection.attention(query, slots)[:, :, :, 0]  # [2, 3, 2, 1 + count]
+
+    assert soft.shape == (2, 3, 4, 12)
+    assert attention.shape == (2, 3, 4, 1 + count)
+    for user in range(2):
+        for asked in range(3):
+            first, second = picks = ranked[user, asked].argmax(-1).tolist()
+            assert first != second or first == 0  # the slot of all users may be read twice
+            for place, rank in enumerate(sorted(range(2), key=lambda rank: picks[rank])):
+                rows = slice(2 * place, 2 * place + 2)
+                said = torch.einsum("gm,gmd->gd", memory[user, :, picks[rank]], projection.w_v)
+                said = F.layer_norm(said + projection.mlp(said), (12,)) * projection.gain[2 * rank : 2 * rank + 2] + projection.bias[2 * rank : 2 * rank + 2]
+                assert torch.allclose(soft[user, asked, rows], said, atol=1e-5)
+                assert torch.allclose(attention[user, asked, rows], ranked[user, asked, rank].expand(2, -1))
+
+
+def test_a_read_learns_which_segment_to_say() -> None:
+    projection = _two_reads(3).float()
+    query, slots, target = torch.randn(8, 7), torch.randn(8, 2, 5, 6), torch.randn(8, 4, 12)
+    optimizer = torch.optim.Adam(projection.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = F.mse_loss(projection(query, slots)[0], target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert projection.w_q.grad is not None and projection.w_q.grad.abs().sum() > 0  # straight through the choice
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(("options", "says"), [({"heads": 6, "reads": 4, "agree": True}, "multiple"), ({"heads": 4, "reads": 2}, "agree=True")])
+def test_reads_that_do_not_fit_the_heads_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        LPMConfig(backbone_size=12, **options)
+
+
+def test_layers_before_pooling_see_no_padding_and_add_nothing_until_they_are_trained() -> None:
+    torch.manual_seed(0)
+    deep, flat = (Pooling(LPMConfig(backbone_size=12, query_size=8, encoder_layers=layers), 5) for layers in (1, 0))
+    flat.load_state_dict(deep.state_dict(), strict=False)
+    states, mask = torch.randn(2, 4, 24), torch.tensor([[True] * 4, [True, True, False, False]])
+
+    assert torch.allclose(deep(states, mask), flat(states, mask))
+    for parameter in deep.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    assert torch.allclose(deep(states, mask)[1], deep(states[1:, :2], mask[1:, :2])[0], atol=1e-6)
 
 
 def test_masked_slots_change_nothing() -> None:

@@ -26,7 +26,7 @@ from lpm_core.engine import embedded_folder
 from lpm_core.exceptions import DatasetError, InvalidInputError, ModelNotFoundError
 from lpm_core.training.backbone import BackboneRecipe, train_backbone
 from lpm_core.training.dialogues import read_dialogues
-from lpm_core.training.memory import MemoryRecipe, _user, train_memory
+from lpm_core.training.memory import MemoryRecipe, _attention_loss, _evidence, _user, train_memory
 from lpm_core.training.people import Person, Question
 from lpm_core.training.plan import training_plan
 from lpm_core.training.progress import Report
@@ -98,6 +98,28 @@ def test_evidence_is_the_segment_of_the_turn_that_names_the_answer() -> None:
 
     assert user.evidence(Question("Where is my flat?", "oslo", "home", 1)) == [False, False, True, False]
     assert user.evidence(Question("How was it?", "rained and poured", "weather", 1)) == [False, True, True, True]
+
+
+def test_evidence_of_what_two_turns_tell_is_in_both() -> None:
+    backbone = Backbone.load(embedded_folder() / "backbone")
+    config = MemoryWeights.new(backbone, heads=4).config
+    person = Person((("user", "My sister is Ana."), ("user", "Ana lives in Oslo.")), (0, 0), ())
+    questions = [Question("Where does my sister live?", "Oslo", "home", 1, through=(0, "Ana")), Question("Who cooks?", "I don't know.", "cook", None)]
+
+    evidence = _evidence(questions, [_user(person, config, backbone.chat)])
+
+    assert evidence.tolist() == [[[False, False, True], [False, True, False]], [[True, False, False]] * 2]
+
+
+def test_reads_are_to_find_each_piece_of_evidence_whichever_finds_it() -> None:
+    evidence = torch.tensor([[[False, False, True], [False, True, False]]])  # [Q, 2, 1+N]
+
+    def loss(*reads: list[float]) -> float:
+        return _attention_loss(torch.tensor([reads]).log()[:, :, None], evidence).item()
+
+    assert loss([0.01, 0.98, 0.01], [0.01, 0.01, 0.98]) == pytest.approx(loss([0.01, 0.01, 0.98], [0.01, 0.98, 0.01]))
+    assert loss([0.01, 0.98, 0.01], [0.01, 0.01, 0.98]) < 0.1 < loss([0.01, 0.98, 0.01], [0.01, 0.98, 0.01])
+    assert loss([0.01, 0.01, 0.98]) < 0.1 < loss([0.01, 0.98, 0.01])  # a single read is to find the answer
 
 
 def test_memory_weights_of_a_cold_start_learn(tmp_path: Path) -> None:

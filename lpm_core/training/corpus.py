@@ -455,7 +455,9 @@ class Corpus:
         for _ in range(round((questions - len(asked)) * len(joined) / (len(joined) + facts)) if joined else 0):
             attribute = rng.choice(joined)
             answer, is_open = values[attribute.key]
-            asked.append(Question(self._ask_of(attribute, rng), answer, attribute.key, where[attribute.key], is_open, "joined"))
+            name = attribute.key.rpartition(".")[0]  # the fact that is the name
+            through = where[name], values[name][0]
+            asked.append(Question(self._ask_of(attribute, rng), answer, attribute.key, where[attribute.key], is_open, "joined", through=through))
         questions -= len(asked)
         rounds = [rng.sample(told, min(facts, questions - start)) for start in range(0, questions, facts)]  # each fact once before any again
         for fact in (fact for row in rounds for fact in row):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryRecipe", "memory_recall", "train_memory"]
 
 _MOST_TALK = 20.0  # exchanges of small talk after each fact of a long history: some 32 pages in all
+_FIRST_READ = 0.5  # what the loss of the first read counts beside that of all
 _STRETCH = 12  # turns of a conversation that are studied at a time
 _SELF_STUDY = ConsolidationRecipe(questions=4, batch=16)
 
@@ -51,10 +52,12 @@ _SELF_STUDY = ConsolidationRecipe(questions=4, batch=16)
 class MemoryRecipe:
     """Training of the memory weights."""
 
-    heads: int = 32
+    heads: int = 64
+    reads: int = 2
     slot_size: int = 160
     agree: bool = True
     recency: bool = True
+    encoder_layers: int = 1
     sentence_tokens: int = 4
     retrieval_steps: int = 400
     retrieval_users: int = 16
@@ -92,7 +95,7 @@ class MemoryRecipe:
     @property
     def shape(self) -> dict[str, Any]:
         """The fields of LPMConfig that are the recipe's to decide."""
-        return {name: getattr(self, name) for name in ("heads", "slot_size", "agree", "recency", "sentence_tokens")}
+        return {name: getattr(self, name) for name in ("heads", "reads", "slot_size", "agree", "recency", "encoder_layers", "sentence_tokens")}
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,23 @@ class _User:
     slots: tuple[tuple[int, str], ...]
 
     def evidence(self, question: Question) -> list[bool]:
-        """For every slot whether it holds the answer: of the turn's segments that which names it, or all if none does alone."""
-        told = [turn == question.evidence for turn, _ in self.slots]
-        named = [own and question.value.lower() in words for own, (_, words) in zip(told, self.slots, strict=True)]
+        """For every slot whether it holds the answer."""
+        return self._telling(question.evidence, question.value)
+
+    def way(self, question: Question) -> list[bool]:
+        """For every slot whether it holds what leads to the answer: the answer itself, if nothing else must."""
+        return self._telling(*question.through) if question.through else self.evidence(question)
+
+    def _telling(self, turn: int | None, value: str) -> list[bool]:
+        """Of a turn's segments that which names the value, or all if none does alone."""
+        told = [own == turn for own, _ in self.slots]
+        named = [own and value.lower() in words for own, (_, words) in zip(told, self.slots, strict=True)]
         return named if any(named) else told
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Questions to users, equally many to each: the slots that hold the answers [Q, 1+N], prompts and answers as ids, and the rows asked of an empty memory."""
+    """Questions to users, equally many to each: the slots to be found [Q, 2, 1+N], prompts and answers as ids, and the rows asked of an empty memory."""
 
     users: tuple[_User, ...]
     questions: tuple[Question, ...]
@@ -150,7 +161,7 @@ def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *,
     most = max(counts)
     padded = torch.stack([F.pad(part, (0, 0, 0, most - part.shape[1])) for part in slots.split(counts, dim=1)])
     mask = torch.arange(most, device=slots.device) < torch.tensor(counts, device=slots.device)[:, None]
-    return padded.expand(-1, weights.config.heads, -1, -1), mask
+    return padded.expand(-1, weights.config.banks, -1, -1), mask
 
 
 def encode(questions: Sequence[Question], users: int, weights: MemoryWeights, backbone: Backbone) -> Tensor:
@@ -169,13 +180,13 @@ def _encoded(asked: Sequence[Sequence[int]], weights: MemoryWeights, backbone: B
     return query
 
 
-def read(questions: Sequence[Question], slots: Tensor, mask: Tensor, weights: MemoryWeights, backbone: Backbone) -> tuple[Tensor, Tensor]:
-    """Soft tokens [Q, H, d] and log attention [Q, H, 1+N] for questions of the B users in turn, equally many of each.
+def read(query: Tensor, slots: Tensor, mask: Tensor, weights: MemoryWeights) -> tuple[Tensor, Tensor]:
+    """Soft tokens [Q, H, d] and log attention of each read [Q, R, G, 1+N] for questions [B, Q/B, query_size] of the B users in turn.
 
     `mask` is [B, N], or [B, Q/B, N] where questions of one user may read different slots.
     """
-    soft, attention = weights.projection(encode(questions, slots.shape[0], weights, backbone), slots, mask)
-    return soft.flatten(0, 1), attention.flatten(0, 1)
+    soft, _ = weights.projection(query, slots, mask)
+    return soft.flatten(0, 1), weights.projection.attention(query, slots, mask).flatten(0, 1)
 
 
 def answer_loss(
@@ -195,20 +206,34 @@ def answer_loss(
 
 
 def _evidence(questions: Sequence[Question], users: Sequence[_User]) -> Tensor:
-    """True at the slots that hold the answer, or at the empty slot, if it was never told: [Q, 1+N], questions of the users in turn, equally many of each."""
+    """True at the slots that hold the answer, and at those that lead to it; at the empty slot, if it was never told. [Q, 2, 1+N], questions of the
+    users in turn, equally many of each.
+    """
     each = len(questions) // len(users)
-    evidence = torch.zeros(len(questions), 1 + max(len(user.slots) for user in users), dtype=torch.bool)
+    evidence = torch.zeros(len(questions), 2, 1 + max(len(user.slots) for user in users), dtype=torch.bool)
     for row, question in enumerate(questions):
         user = users[row // each]
-        evidence[row, 0] = question.evidence is None
+        evidence[row, :, 0] = question.evidence is None
         if question.evidence is not None:
-            evidence[row, 1 : 1 + len(user.slots)] = torch.tensor(user.evidence(question))
+            evidence[row, :, 1 : 1 + len(user.slots)] = torch.tensor([user.evidence(question), user.way(question)])
     return evidence
 
 
 def _attention_loss(attention: Tensor, evidence: Tensor) -> Tensor:
-    """-log(attention on the slots that hold the answer), the mean over heads, of log attention [Q, H, 1+N]: [Q]."""
-    return -attention.masked_fill(~evidence[:, None].to(attention.device), float("-inf")).logsumexp(-1).mean(-1)
+    """How far reads are from the evidence [Q, 2, 1+N], of log attention [Q, R, G, 1+N]: [Q].
+
+    One read: -log(attention on the answer). Several: -log(what some read has of each piece of evidence), and in part of what the first has of any.
+    """
+    evidence = evidence.to(attention.device)
+    wanted = evidence[:, 0] if attention.shape[1] == 1 else evidence.any(1)
+    first = -attention[:, 0].masked_fill(~wanted[:, None], float("-inf")).logsumexp(-1).mean(-1)
+    return first if attention.shape[1] == 1 else _FIRST_READ * first - _found(attention, evidence).clamp(min=1e-9).log().mean(1)
+
+
+def _found(attention: Tensor, evidence: Tensor) -> Tensor:
+    """The probability that some read rests on each piece of evidence, the mean over heads: [Q, 2], of log attention [Q, R, G, 1+N]."""
+    shares = torch.einsum("qrgn,qen->qerg", attention.exp(), evidence.to(attention))
+    return 1 - (1 - shares).clamp(min=0).prod(2).mean(-1)
 
 
 def _prompt(question: Question, window: Sequence[Message], chat: ChatFormat, tools: Sequence[Tool] = ()) -> list[int]:
@@ -227,9 +252,10 @@ def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Ba
         questions = [question for user in users for question in user.person.questions]
         with torch.autocast(backbone.device.type, torch.bfloat16):
             slots, mask = write(users, weights, backbone)
-            soft, attention = read(questions, slots, mask, weights, backbone)
+            query = encode(questions, len(users), weights, backbone)
+            soft, attention = read(query, slots, mask, weights)
             _, right = answer_loss(soft, [_prompt(q, (), chat) for q in questions], [answer_ids(q, chat) for q in questions], backbone)
-        found = (-_attention_loss(attention.float(), _evidence(questions, users))).exp()
+        found = _found(attention.float(), _evidence(questions, users)).mean(1)
         for question, answered, attended in zip(questions, right.tolist(), found.tolist(), strict=True):
             scores[answer_kind(question)].append(answered)
             scores["attention"].append(attended)
@@ -414,9 +440,9 @@ def _retrieval_batch(recipe: MemoryRecipe, corpus: Corpus, config: LPMConfig, ch
 
 
 def _retrieval_loss(batch: _Batch, weights: MemoryWeights, backbone: Backbone) -> Tensor:
-    """Loss of the attention on addresses alone: nothing passes through the backbone's upper layers."""
+    """Loss of the attention alone: nothing passes through the backbone's upper layers, and one read needs no more than addresses."""
     with torch.autocast(backbone.device.type, torch.bfloat16):
-        slots, mask = write(batch.users, weights, backbone, addresses=True)
+        slots, mask = write(batch.users, weights, backbone, addresses=weights.projection.hop is None)
         attention = weights.projection.attention(encode(batch.questions, len(batch.users), weights, backbone), slots, mask).flatten(0, 1)
     return _attention_loss(attention, batch.evidence).mean()
 
@@ -458,7 +484,7 @@ def _losses(recipe: MemoryRecipe, batch: _Batch, weights: MemoryWeights, backbon
         mask = mask[:, None].repeat(1, each, 1)
         for row in batch.empty:
             mask[row // each, row % each] = False
-        soft, attention = read(batch.questions, slots, mask, weights, backbone)
+        soft, attention = read(encode(batch.questions, len(batch.users), weights, backbone), slots, mask, weights)
         lengths = [len(soft[0]) + len(prompt) + len(answer) for prompt, answer in zip(batch.prompts, batch.answers, strict=True)]
         parts = _alike(lengths, recipe.rows)
         results = [answer_loss(soft[part], [batch.prompts[row] for row in part], [batch.answers[row] for row in part], backbone) for part in parts]

@@ -52,7 +52,8 @@ class Question:
     """What a person asks later. `evidence` is the index of the turn that holds the answer; None: never told.
 
     `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it, "story" for what
-    was told in passing, "joined" for what two turns tell together; `evidence` is the one with the answer.
+    was told in passing, "joined" for what two turns tell together; `evidence` is the one with the answer, and `through` the other
+    and the words in it that lead there.
     With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
     value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
     """
@@ -66,6 +67,7 @@ class Question:
     tool: Tool | None = None
     result: str = ""
     reply: str = ""
+    through: tuple[int, str] | None = None
 
     @property
     def value(self) -> str:

@@ -101,7 +101,7 @@ def training_plan(name: str, recipe: MemoryRecipe, *, gpu: str = "h200", user_sl
     segments = recipe.users * written / memory.segment_tokens
     head = 2 * config.vocab_size * size * rows * answered
     flops = 2 * inner * (layer / layers) * recipe.users * written + (6 if checkpointing else 4) * inner * through + 2 * head
-    flops += 6 * sum(p.numel() for p in weights.writer.parameters()) * segments * recipe.heads / memory.writer_layers
+    flops += 6 * sum(p.numel() for p in weights.writer.parameters()) * segments * memory.banks / memory.writer_layers
     kept = 2 * through * layers * size + _ACTIVATIONS * min(through, recipe.rows * (recipe.heads + asked + answered)) * size if checkpointing else 0
     activations = kept or _ACTIVATIONS * through * layers * size
     memory_bytes = 2 * model.num_parameters() + 16 * shared + activations + 8 * config.vocab_size * rows * answered
@@ -110,7 +110,7 @@ def training_plan(name: str, recipe: MemoryRecipe, *, gpu: str = "h200", user_sl
     teraflops, gigabytes = GPUS[gpu]
     return TrainingPlan(
         backbone=name, backbone_parameters=model.num_parameters(), shared_parameters=shared,
-        slot_numbers=recipe.heads * memory.slot_size, user_numbers=user_slots * recipe.heads * memory.slot_size, lora_numbers=lora,
+        slot_numbers=memory.banks * memory.slot_size, user_numbers=user_slots * memory.banks * memory.slot_size, lora_numbers=lora,
         step_tokens=round(through + recipe.users * written), step_flops=flops, memory_bytes=memory_bytes, steps=steps, gpu=gpu,
         hours=flops * steps / (teraflops * 1e12 * _USED) / 3600, fits=memory_bytes < gigabytes * 1e9,
     )  # fmt: skip

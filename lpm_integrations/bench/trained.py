@@ -1,7 +1,7 @@
 """Arms that train something for each user: consolidated slots, and with PEFT a LoRA or virtual tokens of their own.
 
 All learn by context distillation from one thing, the backbone's self-study of the user's history, for as many steps. Slots learn for 16 users
-side by side, 6 questions of each in a step; an adapter learns for one user, from up to 24, so that the baselines see no fewer.
+side by side, 6 questions of each in a step on average, those that they answer worst most often; an adapter learns for one user, from up to 24, so that the baselines see no fewer.
 """
 
 from __future__ import annotations
