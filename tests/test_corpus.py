@@ -72,7 +72,8 @@ def test_what_two_turns_tell_together_names_the_turn_that_leads_there() -> None:
     ]
     assert joined
     for person, question in joined:
-        assert question.through is not None and question.evidence is not None
+        assert question.through is not None
+        assert question.evidence is not None
         turn, name = question.through
         assert name.lower() in person.turns[turn][1].lower()
         assert name.lower() in person.turns[question.evidence][1].lower()
