@@ -245,7 +245,9 @@ def distill(
     slots = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([slots], lr=recipe.learning_rate)
     queries = network.queries([study for _, study in learned]) if learned else torch.empty(0)
-    unlike = network.unlike([study for _, study in learned], queries, start, mask, torch.tensor([owner for owner, _ in learned], dtype=torch.long, device=device))
+    unlike = network.unlike(
+        [study for _, study in learned], queries, start, mask, torch.tensor([owner for owner, _ in learned], dtype=torch.long, device=device)
+    )
     generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(recipe.steps if learned else 0):
         chosen = torch.multinomial(unlike, min(recipe.batch * max(1, len(memories) // 4), len(learned)), generator=generator).tolist()

@@ -68,7 +68,10 @@ def test_answers_stand_in_the_turn_that_is_named_as_evidence() -> None:
 
 def test_what_two_turns_tell_together_names_the_turn_that_leads_there() -> None:
     joined = [
-        (person, question) for person in Corpus("validation").people(3, 40, 8, questions=8, joins=3) for question in person.questions if question.kind == "joined"
+        (person, question)
+        for person in Corpus("validation").people(3, 40, 8, questions=8, joins=3)
+        for question in person.questions
+        if question.kind == "joined"
     ]
     assert joined
     for person, question in joined:
