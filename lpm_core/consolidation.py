@@ -336,7 +336,7 @@ class _Network:
         for part in _alike(range(len(studies)), studies):
             rows = [studies[row] for row in part]
             logits = self._logits(rows, queries[part], slots[owners[part]], mask[owners[part]])
-            for row, answer in zip(part, logits.split([len(study.answer) for study in rows]), strict=True):
+            for row, answer in zip(part, torch.split(logits, [len(study.answer) for study in rows]), strict=True):
                 losses[row] = distillation_loss(answer, [studies[row]])
         return losses + _EVEN * losses.mean() + 1e-9
 
