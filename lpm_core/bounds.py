@@ -22,7 +22,7 @@ _FLOOR = 1e-3  # of the highest norm: what is below has been wiped, not written
 
 @dataclass(frozen=True)
 class SlotBounds:
-    """The shape [H, S, d_mem] of a page's slots, and the norms that one slot may have."""
+    """The shape [G, S, d_mem] of a page's slots, and the norms that one slot may have."""
 
     banks: int
     slot_size: int
@@ -56,7 +56,7 @@ class SlotBounds:
             return f"its slots have the shape {list(slots.shape)}, not [{self.banks}, S, {self.slot_size}]"
         if not page.slot_turns:
             return "it has no slots"
-        norms = torch.linalg.vector_norm(slots.float(), dim=-1)  # [H, S]
+        norms = torch.linalg.vector_norm(slots.float(), dim=-1)  # [G, S]
         if not bool(norms.isfinite().all()):
             return "its slots are not finite"
         outside = norms[(norms < self.low) | (norms > self.high)]

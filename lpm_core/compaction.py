@@ -47,7 +47,7 @@ def compact(slots: Slots, budget: int, *, address_size: int) -> Slots:
 
 
 def _pairs(addresses: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """At most `most` pairs of slots [H, N, a] that are each other's nearest, the more alike half of them: places of the older and the newer [pairs]."""
+    """At most `most` pairs of slots [G, N, a] that are each other's nearest, the more alike half of them: places of the older and the newer [pairs]."""
     points = F.normalize(addresses.mean(0).float(), dim=-1)  # [N, a]
     likeness, nearest = torch.empty(len(points)), torch.empty(len(points), dtype=torch.long)
     for start in range(0, len(points), _BLOCK):

@@ -231,7 +231,7 @@ def distill(
     config = weights.config
     first = [memory.slots(config.banks, config.slot_size).values for memory in memories]
     counts = [values.shape[1] for values in first]
-    start = torch.stack([F.pad(values, (0, 0, 0, max([*counts, 1]) - values.shape[1])) for values in first]).to(device)  # [U, H, N, m]
+    start = torch.stack([F.pad(values, (0, 0, 0, max([*counts, 1]) - values.shape[1])) for values in first]).to(device)  # [U, G, N, m]
     mask = torch.arange(start.shape[2], device=device) < torch.tensor(counts, device=device)[:, None]
     learned: list[tuple[int, Study]] = []
     kept: list[list[Study]] = []
@@ -281,7 +281,7 @@ def _alike(rows: Sequence[int], studies: Sequence[Study], most: int = 48) -> lis
 
 
 def _with_slots(memory: UserMemory, values: Tensor) -> UserMemory:
-    """The same pages with other slots [H, N, d_mem]."""
+    """The same pages with other slots [G, N, d_mem]."""
     pages: list[Page] = []
     start = 0
     for page in memory.pages:

@@ -221,7 +221,7 @@ class LPM(Upkeep):
         """One page that a session lacks, computed alone, so that the same chunk always gives the same bits."""
         chunk = session.lacking[index - session.kept]
         states = self.backbone.states(torch.tensor([chunk.ids], device=self.backbone.device)).float()
-        slots = self.weights.writer(*gather_segments(states, [chunk]))  # [H, S, d_mem]
+        slots = self.weights.writer(*gather_segments(states, [chunk]))  # [G, S, d_mem]
         owners = session.owners(chunk)
         return Page(session.id, index, slots.cpu().clone(), owners, tuple(dict.fromkeys(owners)), len(chunk.ids))
 

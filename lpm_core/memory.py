@@ -34,7 +34,7 @@ class Turn:
 class Page:
     """Slots written from one chunk of one session. Immutable and derived: it can be rebuilt from its turns.
 
-    `slots` is [H, S, d_mem] in float32; `slot_turns[s]` is the id of the turn that slot s was written from. `quarantine` is
+    `slots` is [G, S, d_mem] in float32; `slot_turns[s]` is the id of the turn that slot s was written from. `quarantine` is
     why its slots are withheld (S is 0 then), None for a page that is served.
     """
 
@@ -58,7 +58,7 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Slots:
-    """All slots of a user: `values` [H, N, d_mem], and the ids of the turns behind each of the N: one, or those of slots that were merged."""
+    """All slots of a user: `values` [G, N, d_mem], and the ids of the turns behind each of the N: one, or those of slots that were merged."""
 
     values: Tensor
     turns: tuple[tuple[str, ...], ...]
@@ -77,10 +77,10 @@ class UserMemory:
         """Ids of the turns behind pages in quarantine."""
         return frozenset(turn for page in self.pages if page.quarantine is not None for turn in page.turn_ids)
 
-    def slots(self, heads: int, slot_size: int) -> Slots:
-        """The pages side by side: [H, N, d_mem]; N is 0 for a user without a history."""
+    def slots(self, banks: int, slot_size: int) -> Slots:
+        """The pages side by side: [G, N, d_mem]; N is 0 for a user without a history."""
         if not self.pages:
-            return Slots(torch.zeros(heads, 0, slot_size), ())
+            return Slots(torch.zeros(banks, 0, slot_size), ())
         return Slots(torch.cat([page.slots for page in self.pages], dim=1), tuple((turn,) for page in self.pages for turn in page.slot_turns))
 
 

@@ -11,9 +11,6 @@ from lpm_core.settings import LPMConfig
 __all__ = ["AttentionLayer", "Pooling", "principal_directions"]
 
 
-_HEADS = 4  # of the layers before pooling
-
-
 class AttentionLayer(nn.Module):
     """Queries look at a source, then think."""
 
@@ -47,7 +44,7 @@ class Pooling(nn.Module):
         super().__init__()
         width = config.query_size
         self.source = nn.Linear(2 * config.backbone_size, width)
-        layers = [AttentionLayer(width, _HEADS) for _ in range(config.encoder_layers)]
+        layers = [AttentionLayer(width, config.writer_heads) for _ in range(config.encoder_layers)]
         for layer in layers:
             layer.start_as_nothing()
         self.layers = nn.ModuleList(layers)

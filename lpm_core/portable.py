@@ -1,7 +1,7 @@
 """One user's history as one portable file.
 
 The file is a zip archive, uncompressed: `manifest.json` (format, user, fingerprints, what each page was written from),
-`turns.jsonl` (one turn a line, in order) and `pages.safetensors` (one tensor [H, S, d_mem] a page). The archive's comment, the
+`turns.jsonl` (one turn a line, in order) and `pages.safetensors` (one tensor [G, S, d_mem] a page). The archive's comment, the
 last 64 bytes, is the SHA-256 of all bytes before it. No pickle, and nothing in it is a path.
 """
 

@@ -18,8 +18,8 @@ Placement = Literal["prefix", "message"]
 class LPMConfig(BaseModel):
     """Shape of the memory network. Saved beside its weights; validated once.
 
-    `heads` is H, the number of soft tokens; a page has one slot per bank for each segment of at most `segment_tokens`
-    tokens; `slot_size` is d_mem.
+    `heads` is H, the number of soft tokens; a page has G = `banks` slots, H / `reads`, for each segment of at most
+    `segment_tokens` tokens; `slot_size` is d_mem.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +36,7 @@ class LPMConfig(BaseModel):
     encoder_layers: int = Field(0, ge=0, description="layers in which the words of a message, or of a segment, look at each other before they are pooled")
     writer_size: int = Field(192, gt=0, description="width inside the writer")
     writer_layers: int = Field(2, gt=0)
-    writer_heads: int = Field(4, gt=0)
+    writer_heads: int = Field(4, gt=0, description="heads inside the writer, and in the layers before pooling")
     layer: int = Field(2, ge=0, description="backbone layer whose hidden states are read, besides the token embeddings")
     segment_tokens: int = Field(32, gt=0, description="tokens of dialogue behind one slot, at most")
     sentence_tokens: int = Field(0, ge=0, description="a sentence of at least so many tokens is a segment of its own; 0: as many sentences as fit")
@@ -47,13 +47,15 @@ class LPMConfig(BaseModel):
 
     @property
     def banks(self) -> int:
-        """Slots of one segment. Heads of different reads share them, as query heads share keys and values (Ainslie et al. 2023)."""
+        """G, the slots of one segment. Heads of different reads share them, as query heads share keys and values (Ainslie et al. 2023)."""
         return self.heads // self.reads
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.writer_size % self.writer_heads:
             raise ValueError(f"writer_size {self.writer_size} is not a multiple of writer_heads {self.writer_heads}")
+        if self.encoder_layers and self.query_size % self.writer_heads:
+            raise ValueError(f"query_size {self.query_size} is not a multiple of writer_heads {self.writer_heads}, which its layers have, too")
         if self.heads % self.reads:
             raise ValueError(f"heads {self.heads} is not a multiple of reads {self.reads}")
         if self.reads > 1 and not self.agree:

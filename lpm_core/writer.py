@@ -130,7 +130,7 @@ class SlotWriter(nn.Module):
         nn.init.normal_(self.out.weight, std=0.3 / math.sqrt(size))
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Segments [S, L, 2d] (token embedding and lower layer, RMS-normalised), their lengths [S] -> slots [H, S, d_mem]."""
+        """Segments [S, L, 2d] (token embedding and lower layer, RMS-normalised), their lengths [S] -> slots [G, S, d_mem]."""
         segments, longest = states.shape[:2]
         position = torch.arange(longest, device=states.device)
         inside = position < lengths[:, None]  # [S, L]

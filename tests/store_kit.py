@@ -29,7 +29,7 @@ def new(content: str, session: str = "s1", at: datetime = NOON) -> NewTurn:
 def page(turns: list[Turn], index: int = 0, seed: int = 0) -> Page:
     """A page over `turns` of one session, with one slot a turn."""
     ids = tuple(turn.id for turn in turns)
-    slots = torch.randn(2, len(ids), 4, generator=torch.Generator().manual_seed(seed))  # [H, S, d_mem]
+    slots = torch.randn(2, len(ids), 4, generator=torch.Generator().manual_seed(seed))  # [G, S, d_mem]
     return Page(turns[0].session_id, index, slots, ids, ids, 7 * len(ids))
 
 

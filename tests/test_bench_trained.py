@@ -24,7 +24,12 @@ def _case(user_id: str, *said: str) -> Case:
     return Case(user_id, tuple(HistoryTurn("s", "user", text, str(index)) for index, text in enumerate(said)), (_HOME,))
 
 
-CASES = (_case("ann", "I live in Lisbon.", "My dog is called Rex."), _case("bob", "I live in Quito.", "My cat is called Momo."))
+_ANN = (
+    "I live in Lisbon, close to the harbour, and my sister Clara lives in Quito with her cat Momo.",
+    "My dog is called Rex and he hates the vacuum cleaner, so I only clean on Tuesdays.",
+    "We had the boiler repaired by Mr. Hansen for 240 euros, after the leak in the cellar.",
+)
+CASES = (_case("ann", *_ANN), _case("bob", "I live in Quito.", "My cat is called Momo."))
 
 
 def _studied(engine: LPM, user_id: str) -> list[Question]:
@@ -50,7 +55,7 @@ def engine(embedded: LPM) -> Iterator[LPM]:
         yield opened
 
 
-@pytest.mark.parametrize(("name", "rate"), [("lpm+consolidated", 0.1), ("lora", None), ("prompt_tuning", None)])
+@pytest.mark.parametrize(("name", "rate"), [("lpm+consolidated", None), ("lora", None), ("prompt_tuning", None)])
 def test_a_trained_arm_learns_each_user_apart_and_leaves_the_backbone_alone(name: str, rate: float | None, engine: LPM, tmp_path: Path) -> None:
     before = _fingerprint(engine)
 

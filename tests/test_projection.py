@@ -109,8 +109,11 @@ def test_a_read_learns_which_segment_to_say() -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize(("options", "says"), [({"heads": 6, "reads": 4, "agree": True}, "multiple"), ({"heads": 4, "reads": 2}, "agree=True")])
-def test_reads_that_do_not_fit_the_heads_are_refused(options: dict[str, Any], says: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"heads": 6, "reads": 4, "agree": True}, "multiple"), ({"heads": 4, "reads": 2}, "agree=True"), ({"query_size": 6, "encoder_layers": 1}, "query_size 6")],
+)
+def test_shapes_that_do_not_fit_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         LPMConfig(backbone_size=12, **options)
 

@@ -22,7 +22,7 @@ def test_the_first_code_block_prints_what_it_says(tmp_path: Path) -> None:
 
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
 
-    assert result.stdout.splitlines() == ["Pixel 32 My dog is called Pixel.", "Bergen"], result.stderr
+    assert result.stdout.splitlines() == ["Pixel 64 My dog is called Pixel.", "Bergen"], result.stderr
 
 
 @pytest.mark.parametrize("name", ["probes", "locomo"])

@@ -30,7 +30,7 @@ def check_pages(pages: Sequence[Page], session_id: str, from_index: int) -> None
         if page.session_id != session_id or not page.turn_ids:
             raise InvalidInputError(f"Page {page.index} is of another session, or names no turns.")
         if page.slots.dim() != 3 or page.slots.shape[1] != len(page.slot_turns):
-            raise InvalidInputError(f"Page {page.index} has slots {list(page.slots.shape)} for {len(page.slot_turns)} slot turns; expected [H, S, d_mem].")
+            raise InvalidInputError(f"Page {page.index} has slots {list(page.slots.shape)} for {len(page.slot_turns)} slot turns; expected [G, S, d_mem].")
 
 
 def serialise(page: Page) -> bytes:

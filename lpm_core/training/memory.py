@@ -151,7 +151,7 @@ def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
 
 
 def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *, addresses: bool = False) -> tuple[Tensor, Tensor]:
-    """One-pass slots of several users: [B, H, N, d_mem], padded, and the mask [B, N]. `addresses`: nothing else in the slots, which costs far less."""
+    """One-pass slots of several users: [B, G, N, d_mem], padded, and the mask [B, N]. `addresses`: nothing else in the slots, which costs far less."""
     chunks = [chunk for user in users for chunk in user.chunks]
     with torch.no_grad():
         states = backbone.states(_pad([chunk.ids for chunk in chunks]).to(backbone.device))
