@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+_FEW = 256  # texts of a user that are compared one by one: among many users' the index misses some of so few
 _PATIENCE = 5.0  # seconds to wait for a busy file
 _BATCH = 5000  # Chroma takes 5461 at most
 _USER, _ORDER = "user_id", "lpm_order"
@@ -155,9 +156,11 @@ class ChromaRetrieval:
             return []
         vectors: Any = [self._embedding.embed_query(query)]
         with self._use():
-            found: Any = collection.query(vectors, n_results=size, where={_USER: user_id}, include=["documents", "metadatas", "distances"])
-            columns: list[Any] = [found[name][0] for name in ("ids", "documents", "distances", "metadatas")]
-            if len(columns[0]) < k and len(columns[0]) < len(collection.get(where={_USER: user_id}, include=[])["ids"]):
+            columns: list[Any] = []
+            if len(collection.get(where={_USER: user_id}, limit=_FEW + 1, include=[])["ids"]) > _FEW:
+                found: Any = collection.query(vectors, n_results=size, where={_USER: user_id}, include=["documents", "metadatas", "distances"])
+                columns = [found[name][0] for name in ("ids", "documents", "distances", "metadatas")]
+            if not columns or (len(columns[0]) < k and len(columns[0]) < len(collection.get(where={_USER: user_id}, include=[])["ids"])):
                 columns = _exact(collection, user_id, vectors[0], k)
         hits = [
             Hit(_name(user_id, str(row.get(PARENT, key))), text, 1.0 - float(distance), _shown(row)) for key, text, distance, row in zip(*columns, strict=True)
@@ -342,6 +345,8 @@ def _exact(collection: Collection, user_id: str, vector: list[float], k: int) ->
 
     found: Any = collection.get(where={_USER: user_id}, include=["documents", "embeddings", "metadatas"])
     query, vectors = np.asarray(vector), np.asarray(found["embeddings"])  # [d], [N, d]
+    if not len(vectors):
+        return [[], [], [], []]
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
     distances = 1.0 - vectors @ query / np.maximum(lengths, np.finfo(np.float32).tiny)
     best = np.argsort(distances, kind="stable")[:k]
