@@ -244,19 +244,19 @@ def distill(
     before = [network.score(rows, start[owner], mask[owner]) for owner, rows in enumerate(kept)]
     slots = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([slots], lr=recipe.learning_rate)
-    queries = network.queries([study for _, study in learned]) if learned else torch.empty(0)
-    unlike = network.unlike(
-        [study for _, study in learned], queries, start, mask, torch.tensor([owner for owner, _ in learned], dtype=torch.long, device=device)
-    )
+    asked = [study for _, study in learned]
+    owners = torch.tensor([owner for owner, _ in learned], dtype=torch.long, device=device)
+    queries = network.queries(asked) if learned else torch.empty(0)
+    unlike = network.unlike(asked, queries, start, mask, owners)
     generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(recipe.steps if learned else 0):
         chosen = torch.multinomial(unlike, min(recipe.batch * max(1, len(memories) // 4), len(learned)), generator=generator).tolist()
         optimizer.zero_grad(set_to_none=True)
-        tokens = sum(len(learned[row][1].answer) for row in chosen)
-        for part in _alike(chosen, [study for _, study in learned]):
-            owners, studied = torch.tensor([learned[row][0] for row in part], device=device), [learned[row][1] for row in part]
+        tokens = sum(len(asked[row].answer) for row in chosen)
+        for part in _alike(chosen, asked):
+            studied = [asked[row] for row in part]
             share = sum(len(study.answer) for study in studied) / tokens
-            loss = share * network.loss(studied, queries[part], slots[owners], mask[owners])
+            loss = share * network.loss(studied, queries[part], slots[owners[part]], mask[owners[part]])
             loss.backward()  # type: ignore[no-untyped-call]
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * (1 - step / recipe.steps)

@@ -245,11 +245,10 @@ class LPM(Upkeep):
         ids = self.backbone.chat.content(query)[-self.weights.config.query_tokens :]
         states = self.backbone.states(torch.tensor([ids], device=device)).float()
         encoded = self.weights.projection.encode(states, torch.ones(1, len(ids), dtype=torch.bool, device=device))
-        values = slots.values[None].to(device)
-        soft, log_attention = self.weights.projection(encoded, values)
-        reads = self.weights.projection.attention(encoded[:, None], values)[0, 0, :, :, 1:].exp().mean(1).cpu()  # [R, N], the first first
+        soft, log_attention, ranked = self.weights.projection.read(encoded[:, None], slots.values[None].to(device))
+        reads = ranked[0, 0, :, :, 1:].exp().mean(1).cpu()  # [R, N], the first first
         counts = 0.5 ** torch.arange(len(reads))
-        return Recall(soft[0], log_attention[0, :, 1:].exp().cpu(), self._evidence(user_id, counts / counts.sum() @ reads, slots.turns, k, floor))
+        return Recall(soft[0, 0], log_attention[0, 0, :, 1:].exp().cpu(), self._evidence(user_id, counts / counts.sum() @ reads, slots.turns, k, floor))
 
     def slots(self, user_id: str) -> Slots:
         """All slots of a user as they are read: at most `num_slots`, with the turns behind each. None for a user without a history."""

@@ -16,6 +16,7 @@ Shared by all users of a backbone; the slots M_u are all that belongs to one of 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,10 @@ class SoftPromptProjection(nn.Module):
         if query.dim() == 2:
             soft, log_attention = self(query[:, None], slots, mask)
             return soft[:, 0], log_attention[:, 0]
+        return self.read(query, slots, mask)[:2]
+
+    def read(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """What Q messages of each user give: soft tokens and log attention as above, and `attention` of each read in turn."""
         slots = self._with_empty(slots)
         reads = self._reads(query, slots, mask)
         read = torch.stack([found for _, found in reads], 1)  # [B, R, G, Q, d_mem]; values are linear: mix slots, then W_V
@@ -91,15 +96,19 @@ class SoftPromptProjection(nn.Module):
         mixed = F.layer_norm(mixed + self.mlp(mixed), (mixed.shape[-1],))
         groups = (self.config.reads, self.config.banks, -1)
         soft = mixed * self.gain.view(groups) + self.bias.view(groups)  # [B, Q, R, G, d]
-        log_attention = torch.stack([attention for attention, _ in reads], 1).transpose(1, 3).transpose(2, 3)  # [B, Q, R, G or 1, 1+N]
+        log_attention = ranked = self._in_turn(reads)
         if len(reads) > 1:
             order = log_attention[:, :, :, 0].argmax(-1).sort(dim=-1, stable=True).indices[..., None, None]  # [B, Q, R, 1, 1]
             soft, log_attention = (values.gather(2, order.expand_as(values)) for values in (soft, log_attention))
-        return soft.flatten(2, 3), log_attention.expand(-1, -1, -1, self.config.banks, -1).flatten(2, 3)
+        return soft.flatten(2, 3), log_attention.expand(-1, -1, -1, self.config.banks, -1).flatten(2, 3), ranked
 
     def attention(self, query: Tensor, slots: Tensor, mask: Tensor | None = None) -> Tensor:
         """Log attention alone of each read in turn, [B, Q, R, G, 1 + N], of messages [B, Q, query_size]; G is 1 where heads agree."""
-        reads = self._reads(query, self._with_empty(slots), mask)
+        return self._in_turn(self._reads(query, self._with_empty(slots), mask))
+
+    @staticmethod
+    def _in_turn(reads: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Log attention of reads as they came: [B, Q, R, G or 1, 1 + N]."""
         return torch.stack([attention for attention, _ in reads], 1).transpose(1, 3).transpose(2, 3)
 
     def _with_empty(self, slots: Tensor) -> Tensor:

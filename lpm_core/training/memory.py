@@ -185,8 +185,8 @@ def read(query: Tensor, slots: Tensor, mask: Tensor, weights: MemoryWeights) -> 
 
     `mask` is [B, N], or [B, Q/B, N] where questions of one user may read different slots.
     """
-    soft, _ = weights.projection(query, slots, mask)
-    return soft.flatten(0, 1), weights.projection.attention(query, slots, mask).flatten(0, 1)
+    soft, _, attention = weights.projection.read(query, slots, mask)
+    return soft.flatten(0, 1), attention.flatten(0, 1)
 
 
 def answer_loss(

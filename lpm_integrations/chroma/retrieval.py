@@ -156,11 +156,12 @@ class ChromaRetrieval:
             return []
         vectors: Any = [self._embedding.embed_query(query)]
         with self._use():
-            columns: list[Any] = []
-            if len(collection.get(where={_USER: user_id}, limit=_FEW + 1, include=[])["ids"]) > _FEW:
+            known = len(collection.get(where={_USER: user_id}, limit=max(k, _FEW) + 1, include=[])["ids"])
+            columns: list[Any] = [[]]
+            if known > _FEW:
                 found: Any = collection.query(vectors, n_results=size, where={_USER: user_id}, include=["documents", "metadatas", "distances"])
                 columns = [found[name][0] for name in ("ids", "documents", "distances", "metadatas")]
-            if not columns or (len(columns[0]) < k and len(columns[0]) < len(collection.get(where={_USER: user_id}, include=[])["ids"])):
+            if len(columns[0]) < min(k, known):
                 columns = _exact(collection, user_id, vectors[0], k)
         hits = [
             Hit(_name(user_id, str(row.get(PARENT, key))), text, 1.0 - float(distance), _shown(row)) for key, text, distance, row in zip(*columns, strict=True)
