@@ -63,6 +63,9 @@ def test_arms_of_the_engine_cost_what_their_prompts_are_long(plan: CostPlan) -> 
     assert long["lpm"]["bytes_per_user"] > short["lpm"]["bytes_per_user"]
     assert short["lpm"]["ratios"]["floor"]["kv_bytes"] == 1
     assert short["lpm"]["ratios"]["full"]["kv_bytes"] < 1 < short["lpm"]["ratios"]["none"]["kv_bytes"]
+    history = short["full"]["prompt_tokens"] - short["none"]["prompt_tokens"]
+    assert short["lpm"]["history_kv"] == pytest.approx(history / 4, abs=1)
+    assert short["none"]["history_kv"] is long["lpm"]["history_kv"] is None
     assert set(long["lpm"]["ratios"]) == {"none", "floor"}
     assert document["complete"]
 

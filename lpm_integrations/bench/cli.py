@@ -18,6 +18,7 @@ from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import UNKNOWN
 from lpm_integrations.bench.cli_agents import agents
 from lpm_integrations.bench.cli_results import compare, report, table
+from lpm_integrations.bench.cli_starts import starts
 
 if TYPE_CHECKING:
     from lpm_integrations.bench.cases import Case, TestQuestion
@@ -582,5 +583,5 @@ def mem0(
     Console().print("J is absent: no judge was named" if judged is None else f"J by {judged.name}", highlight=False, markup=False)
 
 
-for _command in (agents, compare, report, table):
+for _command in (agents, starts, compare, report, table):
     app.command()(_command)

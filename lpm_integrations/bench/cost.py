@@ -32,6 +32,7 @@ from lpm_core.shapes import SHAPES
 from lpm_core.store import MemoryStore
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.embedded import environment, pick_device
+from lpm_core.training.memory import MemoryRecipe
 from lpm_core.writer import Chunk, gather_segments
 from lpm_integrations.bench.arms import LPMArm, Prompt, arm_names, make_arm
 from lpm_integrations.bench.cases import ANSWERABLE, Case, HistoryTurn, TestQuestion
@@ -220,7 +221,8 @@ def _shape(name: str, plan: CostPlan, opened: ExitStack) -> _Subject:
     with torch.device(device):
         model = make(config, dtype=dtype)
     backbone = Backbone(model, chat, name=name)
-    weights = MemoryWeights.new(backbone, heads=plan.soft_tokens, seed=plan.seed)
+    recipe = MemoryRecipe(heads=plan.soft_tokens, reads=1 + (plan.soft_tokens % 2 == 0))
+    weights = MemoryWeights.new(backbone, seed=plan.seed, **recipe.shape)
     engine = opened.enter_context(LPM(backbone, weights.to(backbone.device), MemoryStore("sqlite://")))
     return _Subject(_endless(backbone), plan.soft_tokens, _about(backbone, _RANDOM, plan.soft_tokens), engine)
 
@@ -315,8 +317,16 @@ def _length(subject: _Subject, length: int, plan: CostPlan, bar: Bar) -> dict[st
             found[name] = {"skipped": skipped[name]}
         else:
             ratios = {base: _ratios(done[name], done[base]) for base in _BASES if base in done and base != name}
-            found[name] = {**_summary(done[name]), "bytes_per_user": stored.get(name), "ratios": ratios}
+            found[name] = {**_summary(done[name]), "bytes_per_user": stored.get(name), "ratios": ratios, "history_kv": _history_kv(name, done)}
     return found
+
+
+def _history_kv(name: str, done: Mapping[str, Sequence[Mapping[str, float]]]) -> float | None:
+    """KV bytes of the whole history over those of what an arm has in its place, the question left out of both; None where it has nothing."""
+    if not {"full", "none"} <= done.keys() or name not in _WRITING:
+        return None
+    rounds = zip(done["full"], done["none"], done[name], strict=True)
+    return round(statistics.median((full["kv_bytes"] - bare["kv_bytes"]) / (row["kv_bytes"] - bare["kv_bytes"]) for full, bare, row in rounds), 2)
 
 
 def _interleaved(
@@ -522,6 +532,7 @@ _TABLES: Final[Mapping[str, Mapping[str, _Cell]]] = {
         "first token": _ratio("full", "first_token_ms"),
         "total": _ratio("full", "total_ms"),
         "tokens/s": _ratio("full", "tokens_per_second"),
+        "history KV": _figure("history_kv"),
     },
     "ratios to the bare question and to the floor": {
         "KV/none": _ratio("none", "kv_bytes"),
