@@ -266,3 +266,20 @@ def test_replies_in_training_do_not_tell_where_facts_are() -> None:
     replies = [text for person in people for role, text in person.turns if role == "assistant"]
 
     assert 0.3 < sum("of them." in reply for reply in replies) / len(replies) < 0.7
+
+
+def test_requests_for_tools_are_held_out_and_more_tools_are_for_training_alone() -> None:
+    training, test, validation = (Corpus(split).tools for split in ("train", "test", "validation"))
+
+    assert [tool.name for tool in test] == [tool.name for tool in validation] == [tool.name for tool in training[: len(test)]]
+    assert len(training) == len({tool.name for tool in training}) > 2 * len(test)
+    facts = {fact.key for fact in Corpus("train").fact_types}
+    plain = {re.sub(r"[^a-z ]", "", request.lower()) for tool in training for request in tool.requests}
+    for tool in (*test, *validation):
+        for request in tool.requests:
+            assert not [own for own in plain if re.sub(r"[^a-z ]", "", request.lower()) in own]
+    for tool in training:
+        assert tool.fact in facts
+        assert all("{v}" in text for text in tool.direct)
+        assert all("{r}" in text for text in tool.answers)
+        assert not [text for text in tool.requests if "{" in text]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
@@ -68,9 +68,19 @@ def _value_first(wordings: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(text for text in wordings if text.find("{v}") <= len(text) // 3) or wordings
 
 
-def _tool(row: dict[str, Any], split: Split) -> Tool:
-    lists: dict[str, Any] = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
-    return Tool(**(row | lists | {"requests": split_wordings(row["requests"], split)}))
+def _tool(row: Mapping[str, Any], **more: Sequence[str]) -> Tool:
+    """A tool from a row of data, its lists with `more` of each."""
+    values: dict[str, Any] = {key: (*value, *more.get(key, ())) if isinstance(value, list) else value for key, value in row.items()}
+    return Tool(**values)
+
+
+def _tools(split: Split) -> tuple[Tool, ...]:
+    """The tools of a split; in training more of them, with more ways to ask."""
+    rows = [row | {"requests": [*split_wordings(row["requests"], split)]} for row in data("tools.toml")["tool"]]
+    if split != "train":
+        return tuple(map(_tool, rows))
+    added = data("tools_more.toml")
+    return (*(_tool(row, **added["more"].get(row["name"], {})) for row in rows), *map(_tool, added["tool"]))
 
 
 def _led_into(text: str) -> str:
@@ -86,7 +96,7 @@ def _expand(text: str, rng: random.Random) -> str:
 def corpus_counts() -> dict[str, int]:
     """How many kinds of facts and tools there are, how many stories, and how many wordings to tell and to ask, over all splits."""
     facts, more = data("facts.toml")["fact"], data("wordings.toml").values()
-    return {"facts": len(facts), "tools": len(data("tools.toml")["tool"]), "stories": len(read_stories())} | {
+    return {"facts": len(facts), "tools": len(_tools("train")), "stories": len(read_stories())} | {
         kind: sum(len(row[kind]) for row in (*facts, *more)) for kind in ("says", "asks")
     }
 
@@ -119,7 +129,7 @@ class Corpus:
         self.fact_types = tuple(
             FactType(row["key"], row["pool"], wordings(row, "says"), wordings(row, "asks"), tuple(row["names"])) for row in data("facts.toml")["fact"]
         )
-        self.tools = tuple(_tool(row, self.split) for row in data("tools.toml")["tool"])
+        self.tools = _tools(self.split)
         held_values = [value for pool in data("values.toml") for value in real(pool, "test")]
         held_values += [value for pool in data("values_more.toml") for value in real(pool, "validation")]
         self._held_words = held_out = {word.lower() for value in held_values for word in value.split()} - _FUNCTION_WORDS
