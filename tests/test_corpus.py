@@ -283,3 +283,26 @@ def test_requests_for_tools_are_held_out_and_more_tools_are_for_training_alone()
         assert all("{v}" in text for text in tool.direct)
         assert all("{r}" in text for text in tool.answers)
         assert not [text for text in tool.requests if "{" in text]
+
+
+def test_requests_that_do_not_name_the_fact_that_matters_have_four_replies_of_which_one_makes_use_of_it() -> None:
+    for split, forms in (("train", 2), ("test", 1)):
+        seen = set()
+        for person in Corpus(split).people(0, 80, 8, questions=8, preferences=2):
+            assert len(person.questions) == 8
+            for question in person.questions:
+                if question.kind != "preference":
+                    continue
+                assert question.evidence is not None
+                assert question.value.lower() in person.turns[question.evidence][1].lower()
+                assert len(set(question.options)) == 4
+                chosen = question.answer.startswith("<final_answer>")
+                seen.add(chosen)
+                if chosen:
+                    assert all(option in question.text for option in question.options)
+                    assert question.value in question.options["abcd".index(question.answer[-2])]
+                else:
+                    assert question.answer in question.options
+                    assert question.value in question.answer
+                    assert question.value.lower() not in question.text.lower()
+        assert len(seen) == forms

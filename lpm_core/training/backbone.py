@@ -67,6 +67,7 @@ class BackboneRecipe:
     story_share: float = 0.55
     max_stories: int = 4
     join_share: float = 0.25
+    preference_share: float = 0.2
     gleaned_share: float = 0.5
     tool_share: float = 0.12
     notes_share: float = 0.12
@@ -276,7 +277,8 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
         updates = recipe.update_share if rng.random() < 0.5 else 0.0
         joins = rng.randint(1, 3) if rng.random() < recipe.join_share else 0
         gleaned = 0 if tools or rng.random() >= recipe.gleaned_share else rng.randint(1, 3)
-        options: dict[str, Any] = {"tools": kit, "updates": updates, "stories": stories, "joins": joins, "gleaned": gleaned}
+        preferences = rng.randint(1, 2) if not tools and rng.random() < recipe.preference_share else 0
+        options: dict[str, Any] = {"tools": kit, "updates": updates, "stories": stories, "joins": joins, "gleaned": gleaned, "preferences": preferences}
         person = corpus.person(rng, told, talk=talk * (1 - 0.25 * gleaned), questions=recipe.questions, unknown=recipe.unknown_share, **options)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         if rng.random() < recipe.notes_share:
@@ -289,7 +291,7 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
 @torch.inference_mode()
 def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
     """Share of answers whose every token is the likeliest one, with the dialogue in context; by kind, open vocabulary apart."""
-    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": [], "story": [], "joined": []}
+    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": [], "story": [], "joined": [], "preference": []}
     for person in people:
         ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
         learned = weights[0, 1:] > 0

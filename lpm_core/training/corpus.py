@@ -19,6 +19,7 @@ from lpm_core.training.gleaning import glean
 from lpm_core.training.invented import fill, invented_word
 from lpm_core.training.naming import as_transcript
 from lpm_core.training.people import UNKNOWN, FactType, Person, Question, Tool
+from lpm_core.training.preferences import preference, with_options
 from lpm_core.training.splits import Split, bucket, data, real
 from lpm_core.training.splits import talk as split_talk
 from lpm_core.training.splits import wordings as split_wordings
@@ -31,6 +32,7 @@ _NO_LOWERCASE = ("I ", "I'", "{v}", "Dr.")
 _FUNCTION_WORDS = frozenset({"the", "and", "with", "of", "in", "a", "for", "on", "to"})
 _SPEAKER = FactType("speaker", "person", (), (), ())
 _TRANSCRIPTS = 0.1  # of the people in training are one of two speakers by name
+_CHOOSING = 0.3  # of the requests in training that do not name the fact that matters show the replies to choose from
 _TRIES = 48  # messages of human dialogue that are looked at for one question
 _ASKING = frozenset(
     """what what's whats which who who's whos whose where where's when how why do does did is are was were am i my me mine we our you your it its the a an of in on at
@@ -381,13 +383,15 @@ class Corpus:
         stories: int = 0,
         joins: int = 0,
         gleaned: int = 0,
+        preferences: int = 0,
     ) -> Person:
         """A person who tells `facts` facts with about `talk` exchanges of small talk after each, and a share `updates` of them later anew.
 
         `questions` are asked about them, a share `unknown` of these about facts that were never told; with `tools` at
         hand, a third of them are requests that need a tool. Up to `stories` stories are told too, each asked about as
         often as two facts; and of up to `joins` people whose names are facts, something by their names. `gleaned` messages
-        of human dialogues are asked about in their own words.
+        of human dialogues are asked about in their own words. The last `preferences` questions, or as many as the facts allow, are requests that
+        do not name the fact that matters; in training, some have their replies in them to choose from.
         """
         chosen = self._pick_stories(stories, rng)
         usable = [fact for fact in self.fact_types if not any(self._confused(story, fact) for story in chosen)]
@@ -487,11 +491,30 @@ class Corpus:
         asked += about_talk
         if chosen or joined or heard:
             rng.shuffle(asked)
+        if preferences:
+            implicit = self._preferences(min(preferences, len(asked)), told, values, where, rng)
+            asked[len(asked) - len(implicit) :] = implicit
         person = Person(tuple(turns), tuple(marks), tuple(asked), kit)
-        if self.split == "train" and not kit and rng.random() < _TRANSCRIPTS:
+        if self.split == "train" and not kit and not preferences and rng.random() < _TRANSCRIPTS:
             speaker, listener = (self._unlike(_SPEAKER, values.values(), rng)[0] for _ in range(2))
             return as_transcript(person, (speaker, listener), rng)
         return person
+
+    def _preferences(
+        self, count: int, told: Sequence[FactType], values: dict[str, tuple[str, bool]], where: dict[str, int], rng: random.Random
+    ) -> list[Question]:
+        """Requests for which one of the told facts matters, at most `count`."""
+        fitting = [fact for fact in told if fact.key in data("preferences.toml")]
+        found = []
+        for fact in rng.sample(fitting, min(count, len(fitting))):
+            value, is_open = values[fact.key]
+            others: list[tuple[str, bool]] = []
+            while len(others) < 2:
+                others.append(self._unlike(fact, [*values.values(), *others], rng))
+            choice = [value, *(other for other, _ in others)]
+            question = preference(fact.key, choice, where[fact.key], self.split, rng, is_open=is_open)
+            found.append(with_options(question) if self.split == "train" and rng.random() < _CHOOSING else question)
+        return found
 
     def _about_nothing(self, chosen: Sequence[Story], told: Sequence[FactType], rng: random.Random) -> Question:
         """A question that a story sounds as if it answered; or one of another story, or about a fact, that was not told."""

@@ -82,6 +82,7 @@ class MemoryRecipe:
     max_stories: int = 3
     update_share: float = 0.3
     join_share: float = 0.15
+    preference_share: float = 0.2
     gleaned_share: float = 0.3
     long_share: float = 0.04
     empty_share: float = 0.03
@@ -245,7 +246,7 @@ def _prompt(question: Question, window: Sequence[Message], chat: ChatFormat, too
 @torch.no_grad()
 def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
-    scores: dict[str, list[float]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "attention")}
+    scores: dict[str, list[float]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "preference", "attention")}
     chat = backbone.chat
     for start in range(0, len(people), 8):
         users = [_user(person, weights.config, chat) for person in people[start : start + 8]]
@@ -406,6 +407,7 @@ def _person(recipe: MemoryRecipe, corpus: Corpus, facts: int, rng: random.Random
     if not tools:
         options |= {"stories": rng.randint(1, recipe.max_stories) if rng.random() < recipe.story_share else 0}
         options |= {"joins": rng.randint(1, 2) if rng.random() < recipe.join_share else 0}
+        options |= {"preferences": rng.randint(1, 2) if rng.random() < recipe.preference_share else 0}
         options |= {"gleaned": rng.randint(1, 2) if rng.random() < recipe.gleaned_share else 0}
     told = max(1, facts // 2) if options.get("stories") else facts
     return corpus.person(rng, told, talk=talk, questions=questions, unknown=recipe.unknown_share, tools=tools, **options)

@@ -53,7 +53,8 @@ class Question:
 
     `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it, "story" for what
     was told in passing, "joined" for what two turns tell together; `evidence` is the one with the answer, and `through` the other
-    and the words in it that lead there.
+    and the words in it that lead there. "preference" is a request that does not name the fact that matters, `told`: the answer is the reply that
+    makes use of it, one of the `options`.
     With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
     value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
     """
@@ -63,16 +64,18 @@ class Question:
     key: str
     evidence: int | None
     open_vocabulary: bool = False
-    kind: Literal["single", "update", "earlier", "story", "joined"] = "single"
+    kind: Literal["single", "update", "earlier", "story", "joined", "preference"] = "single"
     tool: Tool | None = None
     result: str = ""
     reply: str = ""
     through: tuple[int, str] | None = None
+    options: tuple[str, ...] = ()
+    told: str = ""
 
     @property
     def value(self) -> str:
-        """What is to be remembered: the answer, or the argument of the call that it is."""
-        return self.answer if self.tool is None else str(json.loads(self.answer)["arguments"][self.tool.parameter])
+        """What is to be remembered: the answer, what it makes use of, or the argument of the call that it is."""
+        return self.told or self.answer if self.tool is None else str(json.loads(self.answer)["arguments"][self.tool.parameter])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import Corpus
-from lpm_core.training.people import UNKNOWN, Question
+from lpm_core.training.people import UNKNOWN, Person, Question
+from lpm_core.training.preferences import LETTERS
 from lpm_integrations.bench.datasets.locomo import Conversation
 from lpm_integrations.bench.datasets.personamem import QUESTION_TYPES, PersonaMem, PersonaQuestion
 
@@ -22,6 +23,7 @@ __all__ = [
     "ANSWERABLE",
     "MULTI_HOP",
     "NEVER_TOLD",
+    "OPEN_DOMAIN",
     "UPDATE",
     "Case",
     "HistoryTurn",
@@ -29,13 +31,13 @@ __all__ = [
     "lengthened",
     "locomo_case",
     "personamem_cases",
+    "preference_cases",
     "probe_cases",
     "probe_corpus",
 ]
 
-MULTI_HOP, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 4, 5, 6
-"""Category ids of probes, those of LoCoMo: multi-hop, single-hop and adversarial; and what changed."""
-
+MULTI_HOP, OPEN_DOMAIN, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 3, 4, 5, 6
+"""Category ids of probes, those of LoCoMo: multi-hop, open-domain, single-hop and adversarial; and what changed."""
 
 _CATEGORIES = {"joined": MULTI_HOP, "update": UPDATE, "earlier": UPDATE}
 
@@ -93,10 +95,7 @@ def probe_cases(
     """
     corpus = probe_corpus(split)
     for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, updates=updates, joins=joins, stories=stories)):
-        turns = tuple(
-            HistoryTurn(f"s{session}", role, content, str(index))
-            for index, ((role, content), session) in enumerate(zip(person.turns, person.sessions, strict=True))
-        )
+        turns = _turns(person)
         asked = tuple(
             TestQuestion(
                 f"{number}/{index}",
@@ -108,6 +107,35 @@ def probe_cases(
             for index, question in enumerate(person.questions)
         )
         yield Case(f"probe-{seed}-{number}", turns, asked)
+
+
+def preference_cases(people: int, seed: int, facts: int = 8, questions: int = 3, split: str = "test") -> Iterator[Case]:
+    """Synthetic people of a split who ask for something without naming the fact that matters, four replies each; without those who have no such fact.
+
+    Raises InvalidInputError for another split than test and validation.
+    """
+    corpus = probe_corpus(split)
+    for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, preferences=questions)):
+        asked = tuple(
+            TestQuestion(
+                f"{number}/{index}",
+                question.text,
+                LETTERS[question.options.index(question.answer)],
+                OPEN_DOMAIN,
+                ("open_vocabulary" if question.open_vocabulary else "known_words",),
+                question.options,
+                () if question.evidence is None else (str(question.evidence),),
+            )
+            for index, question in enumerate(person.questions)
+            if question.options
+        )
+        if asked:
+            yield Case(f"preference-{seed}-{number}", _turns(person), asked)
+
+
+def _turns(person: Person) -> tuple[HistoryTurn, ...]:
+    rows = enumerate(zip(person.turns, person.sessions, strict=True))
+    return tuple(HistoryTurn(f"s{session}", role, content, str(index)) for index, ((role, content), session) in rows)
 
 
 def _probe_tags(question: Question) -> tuple[str, ...]:

@@ -17,35 +17,18 @@ from rich.console import Console
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import UNKNOWN
 from lpm_integrations.bench.cli_agents import agents
+from lpm_integrations.bench.cli_preferences import preferences
 from lpm_integrations.bench.cli_results import compare, report, table
+from lpm_integrations.bench.cli_run import Arms, ChatModel, Jobs, JudgeModel, KeepAnswers, Memory, Model, Out, Resume, open_engine, run_arms
 from lpm_integrations.bench.cli_starts import starts
 
 if TYPE_CHECKING:
     from lpm_integrations.bench.cases import Case, TestQuestion
     from lpm_integrations.bench.datasets.personamem import PersonaQuestion
-    from lpm_integrations.bench.runner import Score
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Compare LPM with no memory, full context and RAG.", no_args_is_help=True)
-
-Arms = Annotated[
-    str,
-    typer.Option(
-        help="Comma-separated: none, shuffled, full, rag, lpm, hybrid, lpm+consolidated, lora, prompt_tuning; rag@10 for 10 turns of text, lora@1e-3 for a learning rate. Parts of LPM: lpm@8 (soft tokens), lpm_slots@16, lpm_static, lpm_window, lpm_message."
-    ),
-]
-Out = Annotated[Path | None, typer.Option("--json", help="Write the result document here.")]
-Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: the embedded one.")]
-Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]
-
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --json and options.")]
-Jobs = Annotated[int, typer.Option(help="Users who are asked side by side. The answers are the same; the times are those of a busy machine.")]
-KeepAnswers = Annotated[bool, typer.Option(help="Keep answers, questions and evidence in the document, for examples in the report; mind the data's licence.")]
-
-
-ChatModel = Annotated[str | None, typer.Option("--answerer", help="LangChain chat model that answers from text, as module:factory. Default: the backbone.")]
-JudgeModel = Annotated[str | None, typer.Option("--judge", help="LangChain chat model that gives J, as module:factory. Default: J is absent.")]
 
 
 class Mode(StrEnum):
@@ -63,36 +46,6 @@ class Backend(StrEnum):
 
 
 _ABSTAINS = "No information available"
-
-
-def _engine(model: str | None, memory: str | None) -> Any:
-    from lpm_core.engine import LPM
-
-    return LPM.from_pretrained(model, memory=memory, store="sqlite://")
-
-
-def _run(benchmark: str, cases: Sequence[Case], arms: Sequence[str], score: Score, config: dict[str, Any], out: Path | None, **options: Any) -> None:
-    """Run, print the tables, write the document. The answers so far are beside the document until it is written."""
-    from lpm_integrations.bench.files import write_json
-    from lpm_integrations.bench.models import ChatAnswerer, Judge
-    from lpm_integrations.bench.runner import print_table, run
-
-    model, memory, judge, answerer = (options.pop(name) for name in ("model", "memory", "judge", "answerer"))
-    options |= {"answerer": ChatAnswerer(answerer) if answerer else None, "judge": Judge(ChatAnswerer(judge)) if judge else None}
-    if options["resume"] and out is None:
-        raise InvalidInputError("--resume needs --json: the answers so far are kept beside that file")
-    partial = out.with_name(f"{out.name}.partial") if out else None
-    with _engine(model, memory) as engine:
-        result = run(benchmark, cases, arms, score, engine=engine, config=config, console=Console(stderr=True), partial=partial, **options)
-    print_table(result, Console())
-    if options["judge"] is None and benchmark in ("locomo", "longmemeval", "own"):
-        Console().print("J is absent: no judge was named", highlight=False)
-    failed = sum(len(row.get("failures", ())) for row in result["arms"].values())
-    if failed:
-        Console(stderr=True).print(f"{failed} answers failed: they score 0, and stand under 'failures' in the document", style="yellow", highlight=False)
-    if out and partial:
-        write_json(result, out)
-        partial.unlink(missing_ok=True)
 
 
 def _drawn(cases: Iterable[Case], questions: int | None, seed: int) -> list[Case]:
@@ -188,7 +141,7 @@ def probes(
     config = {"people": people, "facts": facts, "questions": questions, **told, "seed": seed, "split": split, "score": "exact match of words"}
     cases = list(probe_cases(people, seed, facts, questions, split, updates=updates, joins=joins, stories=stories))
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
-    _run("probes", cases, names, _as_told, config, out, **options)
+    run_arms("probes", cases, names, _as_told, config, out, **options)
 
 
 @app.command()
@@ -217,7 +170,7 @@ def scaling(
     names, corpus = arm_names(arms), Corpus("test", read_dialogues(dialogues or []))
     config = {"people": people, "facts": facts, "questions": questions, "seed": seed, "split": "test", "score": "exact match of words"}
     document: dict[str, Any] = {"benchmark": "scaling", "lengths": {}, "arms": names}
-    with _engine(model, memory) as engine:
+    with open_engine(model, memory) as engine:
         for tokens in _numbers(lengths):
             cases = [
                 lengthened(case, tokens, engine.backbone.chat, corpus, random.Random(f"{seed}/{case.user_id}"))
@@ -254,7 +207,7 @@ def handwritten(
     cases = load_own(HANDWRITTEN)
     config = {"data": HANDWRITTEN.name, "people": len(cases), "score": "exact match of words", "abstention": UNKNOWN}
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
-    _run("handwritten", cases, names, lambda answer, question: exact(answer, question.gold or UNKNOWN), config, out, **options)
+    run_arms("handwritten", cases, names, lambda answer, question: exact(answer, question.gold or UNKNOWN), config, out, **options)
 
 
 @app.command()
@@ -302,7 +255,7 @@ def locomo(
         ),
     }
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
-    _run("locomo", cases, names, score, config, out, **options)
+    run_arms("locomo", cases, names, score, config, out, **options)
     Console().print(f"always answering 'not mentioned' scores {config['always_not_mentioned']:.3f} on these questions", highlight=False)
 
 
@@ -356,7 +309,7 @@ def personamem(
         "longest_option_all_questions": longest(loaded.all_questions),
     }
     tokens = {"max_new_tokens": 256} if generate else {}
-    _run(
+    run_arms(
         "personamem",
         cases,
         names,
@@ -401,7 +354,7 @@ def longmemeval(
     cases = load_longmemeval(data)[:first]
     config = {"data": data.name, "questions": len(cases), "score": "F1 of stemmed words; abstention: 1 for a refusal"}
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
-    _run("longmemeval", cases, names, lambda answer, question: _told(answer, question, ABSTENTION), config, out, **options)
+    run_arms("longmemeval", cases, names, lambda answer, question: _told(answer, question, ABSTENTION), config, out, **options)
 
 
 @app.command()
@@ -429,7 +382,7 @@ def own(
     cases = load_own(data)
     config = {"data": data.name, "people": len(cases), "score": "LoCoMo metric", "never_told": f"category {NEVER_TOLD}"}
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
-    _run("own", cases, names, score, config, out, **options)
+    run_arms("own", cases, names, score, config, out, **options)
 
 
 @app.command()
@@ -536,7 +489,7 @@ def wrappers(
     from lpm_integrations.bench.files import write_json
     from lpm_integrations.bench.overhead import measure_wrappers
 
-    with _engine(model, memory) as engine:
+    with open_engine(model, memory) as engine:
         figures = measure_wrappers(engine, turns)
     shown = Table("toolkit", "turn p50 ms", "of it wrapper p50 ms", "wrapper p95 ms")
     for name, row in figures.items():
@@ -583,5 +536,5 @@ def mem0(
     Console().print("J is absent: no judge was named" if judged is None else f"J by {judged.name}", highlight=False, markup=False)
 
 
-for _command in (agents, starts, compare, report, table):
+for _command in (agents, preferences, starts, compare, report, table):
     app.command()(_command)

@@ -245,6 +245,7 @@ def _questions(cases: Sequence[Case], results: Mapping[str, Any]) -> dict[str, A
 _LOCOMO = {str(number): f"{number} {name}" for number, name in CATEGORIES.items()}
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "probes": {"1": "joined", "4": "told", "5": "never told", "6": "changed", "known_words": "known words", "open_vocabulary": "invented"},
+    "preferences": {"3": "open-domain", "known_words": "known words", "open_vocabulary": "invented"},
     "locomo": _LOCOMO,
     "handwritten": _LOCOMO,
     "own": _LOCOMO,
