@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits", "distill", "distillation_loss", "labelled", "self_study"]
 
-_CONTEXT = 512  # tokens of dialogue in front of a self-study question
+_CONTEXT = 2048  # tokens of dialogue in front of a self-study question, at most
 _ROUNDS = 4  # questions that one questioner asks in turn
 _EVEN = 0.2  # of the mean loss: what every study counts at least
 _TOP = 32  # tokens of the teacher's distribution that count
@@ -93,7 +93,8 @@ def self_study(turns: Sequence[Turn], backbone: Backbone, recipe: ConsolidationR
     Those that it answers in the same words without the context teach little about the user: they are at most a third. A history longer than
     the context is studied in parts, and then they are left out: "I don't know." of one part says nothing of the others.
     """
-    parts = _parts(turns, backbone.chat)
+    asked = _ROUNDS * (recipe.question_tokens + recipe.answer_tokens + len(_prompt(backbone.chat, ())) + 2)
+    parts = _parts(turns, backbone.chat, min(_CONTEXT, max(backbone.window // 2, backbone.window - asked)))
     studies: dict[tuple[int, ...], Study] = {}
     for context, told in parts:
         for study in _interview(backbone, context, told * recipe.questions, recipe, rng):
@@ -114,15 +115,27 @@ def labelled(examples: Sequence[tuple[str, str]], chat: ChatFormat) -> list[Stud
     ]
 
 
-def _parts(turns: Sequence[Turn], chat: ChatFormat) -> list[tuple[list[int], int]]:
-    """The dialogue cut into contexts, and how many of its user's turns are in each."""
+def _parts(turns: Sequence[Turn], chat: ChatFormat, most: int) -> list[tuple[list[int], int]]:
+    """Stretches of the dialogue of at most `most` tokens, the latest first, and how many of its user's turns each is to be asked about.
+
+    Together they are all of it. One that is shorter goes on into what another is asked about: what was said later may be another answer.
+    """
+    rows = [chat.turn(turn.role, chat.content(turn.content))[0][-most:] for turn in turns]
+    stop, cuts = len(rows), [len(rows)]
+    while stop:
+        room = most
+        while stop and len(rows[stop - 1]) <= room:
+            stop -= 1
+            room -= len(rows[stop])
+        cuts.append(stop)
     parts: list[tuple[list[int], int]] = []
-    for turn in turns:
-        row = chat.turn(turn.role, chat.content(turn.content))[0][-_CONTEXT:]
-        if not parts or len(parts[-1][0]) + len(row) > _CONTEXT:
-            parts.append(([], 0))
-        context, told = parts[-1]
-        parts[-1] = (context + row, told + (turn.role == "user"))
+    for stop, start in pairwise(cuts):
+        context = [token for row in rows[start:stop] for token in row]
+        for row in rows[stop:]:
+            if len(context) + len(row) > most:
+                break
+            context += row
+        parts.append((context, sum(turn.role == "user" for turn in turns[start:stop])))
     return [(context, told) for context, told in parts if told]
 
 

@@ -16,7 +16,7 @@ from tiny_model import make_tiny, tiny_weights
 from lpm_core import LPM, UnknownUserError
 from lpm_core import engine as engine_module
 from lpm_core.backbone import Backbone
-from lpm_core.consolidation import ConsolidationRecipe, Study, distill, self_study
+from lpm_core.consolidation import ConsolidationRecipe, Study, _parts, distill, self_study
 from lpm_core.memory import Page, UserMemory
 from lpm_core.store import MemoryStore
 
@@ -144,6 +144,21 @@ def test_a_long_history_is_studied_in_parts_without_what_the_bare_backbone_says_
         question = [{"role": "user", "content": chat.decode(list(study.question))}]
         said = chat.decode(list(lpm.backbone.generate(lpm.prompt(None, question)[0], max_new_tokens=16)))
         assert said.strip() != chat.decode(list(study.answer)).strip()
+
+
+def test_parts_of_a_history_are_the_latest_first_and_go_on_into_what_was_said_later(lpm: LPM) -> None:
+    chat = lpm.backbone.chat
+    lpm.remember("ann", [{"role": "user", "content": f"I like town number {number}."} for number in range(10)])
+    turns = lpm.turns("ann")
+    rows = [chat.turn("user", chat.content(turn.content))[0] for turn in turns]
+
+    parts = _parts(turns, chat, 4 * len(rows[0]))
+
+    assert [told for _, told in parts] == [4, 4, 2]
+    assert parts[0][0] == [token for row in rows[6:] for token in row]
+    assert parts[2][0] == [token for row in rows[:4] for token in row]  # asked about two, with two more of what came then
+    assert _parts(turns, chat, 10_000) == [([token for row in rows for token in row], 10)]
+    assert _parts([], chat, 100) == []
 
 
 @pytest.fixture(scope="module")

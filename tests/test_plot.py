@@ -72,6 +72,14 @@ def test_training_for_a_user_is_drawn_against_steps_and_seconds(tiny_folder: Pat
     assert png.read_bytes().startswith(_PNG)
 
 
+def test_training_from_two_starts_is_drawn(tmp_path: Path) -> None:
+    document, png = tmp_path / "starts.json", tmp_path / "starts.png"
+    document.write_text(json.dumps({"curves": {"cold": {"loss": [2.0, 1.0]}, "random": {"loss": [5.0, 4.0]}}}))
+
+    _run("starts", str(document), "--png", str(png))
+    assert png.read_bytes().startswith(_PNG)
+
+
 @pytest.mark.parametrize("name", ["lpm_slots", "lpm@0", "lpm_static@3", "lpm@1.5"])
 def test_an_arm_without_a_sensible_number_is_refused(name: str) -> None:
     with pytest.raises(InvalidInputError, match="lpm_slots@N"):
@@ -103,7 +111,7 @@ def test_slots_of_users_are_mapped(tiny: LPM, tiny_folder: Path, tmp_path: Path)
         figures.slots(tiny, ["nobody"])
 
 
-@pytest.mark.parametrize("kind", ["scaling", "ablation", "training"])
+@pytest.mark.parametrize("kind", ["scaling", "ablation", "training", "starts"])
 def test_another_document_is_refused_with_the_command_that_makes_one(kind: str, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(DatasetError, match="lpm bench"):

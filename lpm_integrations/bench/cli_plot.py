@@ -53,6 +53,12 @@ def training(
 
 
 @app.command()
+def starts(document: Annotated[Path, typer.Argument(help="What `lpm bench starts --json` wrote.")] = Path("results/starts.json"), png: Png = None) -> None:
+    """Loss of training memory weights from a cold start and from new ones."""
+    _draw("starts", document, png)
+
+
+@app.command()
 def slots(
     users: Annotated[list[str] | None, typer.Argument(help="Users of the store. Default: its first twelve.")] = None,
     store: Store = None,

@@ -1,4 +1,4 @@
-"""Figures with matplotlib: accuracy and cost against the length of the history, slots of several users, attention of one question, ablations, training for a user."""
+"""Figures with matplotlib: accuracy and cost against the length of the history, slots of several users, attention of one question, ablations, training for a user, training from two starts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from lpm_core.exceptions import DatasetError, InvalidInputError, MissingDependencyError
 from lpm_integrations.bench.arms import parse_arm
+from lpm_integrations.bench.starts import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lpm_core.engine import LPM
 
-__all__ = ["ablation", "attention", "scaling", "slots", "training"]
+__all__ = ["ablation", "attention", "scaling", "slots", "starts", "training"]
 
 _COLORS = {"full": "#888888", "rag": "#d95f02", "lpm": "#1b6ca8", "hybrid": "#7570b3", "none": "#bbbbbb"}
 
@@ -92,6 +93,19 @@ def training(document: Mapping[str, Any]) -> Figure:
         axis.set(xlabel=title, ylabel="answered right", xscale="log", ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0].legend()
+    return figure
+
+
+def starts(document: Mapping[str, Any]) -> Figure:
+    """Loss of answers against steps from a cold start and from new weights, from a document of `lpm bench starts`. Raises DatasetError."""
+    curves = _part(document, "curves", "starts")
+    figure, (axis,) = _figure(1, 1, 7, 4)
+    for place, (name, curve) in enumerate(curves.items()):
+        axis.plot(range(1, len(curve["loss"]) + 1), curve["loss"], color=f"C{place}", alpha=0.25)
+        axis.plot(range(1, len(curve["loss"]) + 1), smoothed(curve["loss"]), color=f"C{place}", label=name)
+    axis.set(title="training of memory weights from two starts", xlabel="steps", ylabel="loss of answers, nats a token", ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend()
     return figure
 
 
