@@ -31,11 +31,11 @@ for seed in 1 2; do
   measure "changes_seed$seed.json" probes "${CHANGES[@]}" --seed "$seed" --arms full,rag@2,rag,rag@10,lpm,lpm+consolidated
 done
 measure handwritten.json handwritten --arms none,shuffled,full,rag,lpm,lpm+consolidated
-measure preferences.json preferences
+measure preferences.json preferences --people 100
 measure agents.json agents
 measure cold.json probes --people 100 --questions 6 --seed 0 --memory cold --arms rag@1,lpm
 measure starts.json starts --steps 60
-measure training.json probes --people 12 --questions 6 --seed 0 --arms full,lpm,lpm+consolidated@1e-2x4,lpm+consolidated@1e-2x12,lpm+consolidated@1e-2x30,lora@1e-2x12,lora@1e-2x30,lora@1e-2x100,prompt_tuning@3e-2x12,prompt_tuning@3e-2x30,prompt_tuning@3e-2x100
+measure training.json probes --people 10 --questions 6 --seed 0 --arms full,lpm,lpm+consolidated@1e-2x4,lpm+consolidated@1e-2x12,lpm+consolidated@1e-2x30,lora@3e-3x12,lora@3e-3x30,lora@3e-3x100,prompt_tuning@3e-2x12,prompt_tuning@3e-2x30,prompt_tuning@3e-2x100
 measure ablation.json probes --people 50 --questions 6 --seed 0 --arms lpm,lpm@1,lpm@8,lpm@16,lpm@32,lpm@48,lpm_slots@4,lpm_slots@8,lpm_slots@16,lpm_static,lpm_window,lpm_message
 measure scaling.json scaling --people 8
 measure write.json write

@@ -28,7 +28,7 @@ __all__ = ["trained_arm"]
 
 _TOGETHER = 16  # users whose slots learn side by side
 _RANK = 16  # of a LoRA, as in the paper
-_RATES = {"lpm+consolidated": ConsolidationRecipe().learning_rate, "lora": 1e-2, "prompt_tuning": 3e-2}
+_RATES = {"lpm+consolidated": ConsolidationRecipe().learning_rate, "lora": 3e-3, "prompt_tuning": 3e-2}
 
 _studied: WeakKeyDictionary[LPM, dict[str, list[Study]]] = WeakKeyDictionary()
 """Self-study of a run's users: the arms of one engine learn from the same."""
