@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -21,7 +22,10 @@ from lpm_core.checkpoint import MemoryWeights
 from lpm_core.pooling import Pooling
 from lpm_core.training.splits import data, talk
 
-__all__ = ["COLD", "cold_start", "cold_weights"]
+if TYPE_CHECKING:
+    from lpm_core.training.memory import MemoryRecipe
+
+__all__ = ["COLD", "cold_recipe", "cold_start", "cold_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +33,11 @@ COLD: Final = "cold"
 """In place of a folder of memory weights: make them from the backbone alone."""
 
 _ADDRESS = 512  # numbers of an address, at most
-_SHARPNESS = 60.0  # of the attention, in cosines
+_SHARPNESS = 12.0  # of the attention, in cosines: what it finds does not depend on it, and this is how sure it may be of it
 _READS = 2  # segments that a recall says
+_LEAST = 0.1  # the cosine of message and segment from which on a recall says the segment
+_LEARNING_RATE = 1e-4
+_CONSTANT = 0.3  # of a message's e(x), beside the rest: what the empty slot is found by
 
 
 def cold_start(backbone: Backbone) -> MemoryWeights:
@@ -55,25 +62,35 @@ def cold_weights(backbone: Backbone, *, heads: int = 64) -> MemoryWeights:
 
     Their layers add nothing until they are trained. Slots are as wide as the backbone and an address more.
     """
-    size, address = backbone.size, min(_ADDRESS, 2 * backbone.size)
-    shape = {"slot_size": size + address, "address_size": address, "key_size": address, "query_size": 2 * address}
+    size, meaning = backbone.size, min(_ADDRESS, 2 * backbone.size)
+    address = meaning + 1
+    shape = {"slot_size": size + address, "address_size": address, "key_size": address, "query_size": 2 * meaning}
     length = {"reads": _READS, "segment_tokens": heads // _READS, "sentence_tokens": 4}
     with torch.random.fork_rng(devices=[]):  # an engine that opens leaves the random numbers of its process alone
         weights = MemoryWeights.new(backbone, heads=heads, agree=True, **shape, **length)
     assert weights.writer.address is not None  # noqa: S101 (for the type checker)
-    mean, directions = _whitening(_everyday_means(backbone), address)
+    samples = _everyday_means(backbone)
+    mean, directions = _whitening(samples, meaning)
     for pooling in (weights.writer.address, weights.projection.encode):
         _pool(pooling, mean, directions)
+    typical = ((samples - mean) @ directions.T).norm(dim=-1).median()
+    weights.projection.encode.out.bias[meaning] = _CONSTANT * typical  # e(x) has a constant, which of all slots only the empty one looks for
     torch.nn.init.zeros_(weights.writer.out.weight)
     torch.nn.init.zeros_(weights.writer.out.bias)
     projection = weights.projection
-    projection.w_q.copy_(torch.eye(2 * address, address))
+    projection.w_q.copy_(torch.eye(2 * meaning, address))
     projection.w_k.zero_()
     projection.w_k[:, size:] = torch.eye(address)
     projection.empty_slot.zero_()
+    projection.empty_slot[..., -1] = _LEAST * math.sqrt(address) / _CONSTANT
     assert projection.sharpness is not None  # noqa: S101 (as above)
     projection.sharpness.fill_(_SHARPNESS / math.sqrt(address))
     return weights.eval().requires_grad_(False)
+
+
+def cold_recipe(recipe: MemoryRecipe) -> MemoryRecipe:
+    """The recipe for going on from a cold start: its matrices are wider than usual, and what they do already is soon undone by larger steps."""
+    return replace(recipe, learning_rate=_LEARNING_RATE, retrieval_learning_rate=_LEARNING_RATE)
 
 
 def _everyday_means(backbone: Backbone) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where training of memory weights begins: from a cold start, which retrieves, or from new ones. Both learn from the same batches."""
+"""Where training of memory weights begins: from a cold start, which retrieves, or from new ones. Both learn from the same batches, each at the rate for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
-from lpm_core.cold import cold_weights
+from lpm_core.cold import cold_recipe, cold_weights
 from lpm_core.training.dialogues import Message
 from lpm_core.training.memory import MemoryRecipe, train_memory
 from lpm_core.training.progress import Report
@@ -34,12 +34,15 @@ class _Curve(Report):
 def measure_starts(backbone: Backbone, steps: int, seed: int, console: Console, dialogues: Sequence[Sequence[Message]] = ()) -> dict[str, Any]:
     """Loss of answers (nats a token) and share right at each step from the starts "cold" and "random", and when the first has reached the last loss of the second."""
     recipe = MemoryRecipe(retrieval_steps=0, steps=steps, warmup=max(1, steps // 10), checkpoint_every=steps, probe_people=0, seed=seed)
-    starts = {"cold": cold_weights(backbone, heads=recipe.heads), "random": MemoryWeights.new(backbone, seed=seed, **recipe.shape)}
+    starts = {
+        "cold": (cold_recipe(recipe), cold_weights(backbone, heads=recipe.heads)),
+        "random": (recipe, MemoryWeights.new(backbone, seed=seed, **recipe.shape)),
+    }
     curves: dict[str, dict[str, list[float]]] = {}
-    for name, weights in starts.items():
+    for name, (own, weights) in starts.items():
         curve = _Curve(console)
         with tempfile.TemporaryDirectory(prefix="lpm-start-") as folder:
-            train_memory(recipe, backbone, dialogues, Path(folder), curve, weights)
+            train_memory(own, backbone, dialogues, Path(folder), curve, weights)
         curves[name] = {kind: [round(step[kind], 5) for step in curve.kept] for kind in ("loss", "right")}
     return {"curves": curves, "steps": steps, "steps_to_match": steps_to_match(curves["cold"]["loss"], curves["random"]["loss"])}
 
