@@ -15,12 +15,18 @@ __all__ = ["compare", "report", "table"]
 Results = Annotated[list[Path], typer.Argument(help="Result documents.")]
 
 
-def table(results: Results) -> None:
+def table(
+    results: Results,
+    mean: Annotated[bool, typer.Option("--mean", help="One table of them all: mean and standard deviation over documents of different seeds.")] = False,
+) -> None:
     """Print result documents as Markdown tables."""
     from lpm_integrations.bench.cost import tables
     from lpm_integrations.bench.report import read_result
-    from lpm_integrations.bench.runner import markdown, rows
+    from lpm_integrations.bench.runner import markdown, mean_rows, rows
 
+    if mean:
+        typer.echo(markdown(mean_rows([read_result(path) for path in results])))
+        return
     for path in results:
         document = read_result(path, any_kind=True)
         if document["benchmark"] == "mem0":
@@ -33,7 +39,7 @@ def table(results: Results) -> None:
 
 
 def compare(
-    result: Annotated[Path, typer.Argument(help="A result document.")],
+    results: Annotated[list[Path], typer.Argument(help="A result document, or some of different seeds, whose questions are taken together.")],
     arms: Annotated[str, typer.Option(help="The two arms, with a comma between them: lpm,rag.")],
     nll: Annotated[bool, typer.Option("--nll", help="Compare how unlikely the gold answers were (lower wins), not the scores.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
@@ -45,11 +51,13 @@ def compare(
     from lpm_integrations.bench.report import read_result
     from lpm_integrations.bench.runner import category_names
     from lpm_integrations.bench.significance import compare as compared
+    from lpm_integrations.bench.significance import pooled
 
     names = [name.strip() for name in arms.split(",")]
     if len(names) != 2 or names[0] == names[1]:
         raise InvalidInputError(f"--arms {arms!r}: name two different arms, as in lpm,rag")
-    document = read_result(result)
+    documents = [read_result(path) for path in results]
+    document = documents[0] if len(documents) == 1 else pooled(documents)
     found = compared(document, *names, measure="gold_nlls" if nll else "scores")
     if as_json:
         typer.echo(json.dumps(found))

@@ -27,11 +27,12 @@ from lpm_integrations.bench.datasets.locomo import CATEGORIES
 from lpm_integrations.bench.metrics import retrieval_recall
 from lpm_integrations.bench.partial import Partial
 from lpm_integrations.bench.progress import Bar, narrow_table
+from lpm_integrations.bench.significance import alike
 
 if TYPE_CHECKING:
     from lpm_integrations.bench.models import ChatAnswerer, Judge
 
-__all__ = ["category_names", "markdown", "print_table", "rows", "run"]
+__all__ = ["category_names", "markdown", "mean_rows", "print_table", "rows", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -244,7 +245,10 @@ def _questions(cases: Sequence[Case], results: Mapping[str, Any]) -> dict[str, A
 
 _LOCOMO = {str(number): f"{number} {name}" for number, name in CATEGORIES.items()}
 _NAMES: Mapping[str, Mapping[str, str]] = {
-    "probes": {"1": "joined", "4": "told", "5": "never told", "6": "changed", "known_words": "known words", "open_vocabulary": "invented"},
+    "probes": {
+        **{"1": "joined", "4": "told", "5": "never told", "6": "changed", "known_words": "known words", "open_vocabulary": "invented"},
+        **{"update": "latest value", "earlier": "earlier value"},
+    },
     "preferences": {"3": "open-domain", "known_words": "known words", "open_vocabulary": "invented"},
     "locomo": _LOCOMO,
     "handwritten": _LOCOMO,
@@ -279,6 +283,26 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
             for name, unit, digits in (("prompt_tokens", 1, 0), ("soft_tokens", 1, 0), ("kv_bytes", 1024, 0), ("search_ms", 1, 1), ("total_ms", 1, 1))
         ]
         table.append([arm, *("–" if value is None else f"{value:.3f}" for value in scores), *costs])
+    return table
+
+
+def mean_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Documents of one benchmark and other seeds as one table: headings, then mean and standard deviation over them of each arm that all have.
+
+    Raises InvalidInputError for documents of different benchmarks or weights, or without an arm in common.
+    """
+    alike([(result["benchmark"], result["config"]["backbone"]) for result in results], "benchmarks or weights")
+    shared = [arm for arm in results[0]["arms"] if all(arm in result["arms"] for result in results)]
+    if not shared:
+        raise InvalidInputError("the documents have no arm in common")
+    first = results[0]["arms"][shared[0]]
+    names = category_names(results[0]["benchmark"])
+    columns = [*first["categories"], *first["tags"]]
+    table = [["arm", "overall", *(names.get(key, key) for key in columns)]]
+    for arm in shared:
+        found = [{"overall": result["arms"][arm]["overall"], **result["arms"][arm]["categories"], **result["arms"][arm]["tags"]} for result in results]
+        scores = [[row[key] for row in found if row.get(key) is not None] for key in ("overall", *columns)]
+        table.append([arm, *(f"{statistics.fmean(row):.3f}" + (f" ± {statistics.stdev(row):.3f}" if len(row) > 1 else "") for row in scores)])
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import comb
 from typing import Any, Final, Literal
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from lpm_core.exceptions import DatasetError, InvalidInputError
 
-__all__ = ["RESAMPLES", "compare", "mean_interval", "sign_test"]
+__all__ = ["RESAMPLES", "alike", "compare", "mean_interval", "pooled", "sign_test"]
 
 RESAMPLES: Final = 10_000
 """Bootstrap samples of an interval."""
@@ -64,6 +65,30 @@ def compare(
     if not compared:
         raise DatasetError(f"{first!r} and {second!r} share no question: run both on the same data")
     return compared
+
+
+def pooled(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Documents of one benchmark with other people each, as one for `compare`: all questions of the arms that all of them have.
+
+    Raises InvalidInputError for documents of different benchmarks, or of one run twice.
+    """
+    alike([(result["benchmark"], result.get("config", {}).get("backbone")) for result in results], "benchmarks or weights")
+    if len({repr(result.get("config")) for result in results}) < len(results):
+        raise InvalidInputError("two of the documents are of the same run: name documents of different seeds")
+    arms: dict[str, Any] = {}
+    for name in results[0]["arms"]:
+        if all(name in result["arms"] for result in results):
+            arms[name] = {measure: {} for measure in ("scores", "gold_nlls")}
+            for (measure, found), (number, result) in product(arms[name].items(), enumerate(results)):
+                for key, values in result["arms"][name].get(measure, {}).items():
+                    found.setdefault(key, {}).update({f"{number}/{question}": value for question, value in values.items()})
+    return {"benchmark": results[0]["benchmark"], "arms": arms}
+
+
+def alike(values: Sequence[object], what: str) -> None:
+    """Raises InvalidInputError if values differ: documents that are not to be taken together."""
+    if any(value != values[0] for value in values):
+        raise InvalidInputError(f"the documents are of different {what}, and cannot be taken together")
 
 
 def _by_question(result: Mapping[str, Any], arm: str, measure: str) -> Mapping[str, Mapping[str, float]]:
