@@ -49,8 +49,8 @@ def cold_start(backbone: Backbone) -> MemoryWeights:
 @cache
 def _say(name: str) -> None:
     _log.warning(
-        "%r starts without trained memory weights: its memory retrieves by token embeddings. `lpm consolidate` refines a user's slots; "
-        "`lpm train memory --backbone %s --output FOLDER` trains weights, for memory='FOLDER'",
+        "%r starts without trained memory weights: its memory repeats the sentences that are most like a message. `lpm consolidate` refines a user's slots; "
+        "`lpm train memory --backbone %s --output FOLDER` trains weights (--cold: from here on), for memory='FOLDER/memory'",
         name,
         name,
     )
