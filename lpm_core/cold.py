@@ -36,8 +36,9 @@ _ADDRESS = 512  # numbers of an address, at most
 _SHARPNESS = 12.0  # of the attention, in cosines: what it finds does not depend on it, and this is how sure it may be of it
 _READS = 2  # segments that a recall says
 _LEAST = 0.1  # the cosine of message and segment from which on a recall says the segment
-_LEARNING_RATE = 1e-4
 _CONSTANT = 0.3  # of a message's e(x), beside the rest: what the empty slot is found by
+_LEARNING_RATE = 1e-4  # of training that goes on from here
+_TOGETHER = 32  # sentences in one pass
 
 
 def cold_start(backbone: Backbone) -> MemoryWeights:
@@ -97,12 +98,14 @@ def _everyday_means(backbone: Backbone) -> Tensor:
     """Mean states [S, 2d] of everyday sentences that say nothing in particular: what sentences have in common."""
     kinds = (kind for kind in data("talk.toml") if not kind.startswith("more_"))
     sentences = (text for kind in kinds for text in talk(kind, "train") if isinstance(text, str) and "{" not in text)
+    rows = [(*backbone.chat.turn("user", content), len(content)) for content in map(backbone.chat.content, sentences)]
     means = []
-    for text in sentences:
-        content = backbone.chat.content(text)
-        ids, offset = backbone.chat.turn("user", content)
-        states = backbone.states(torch.tensor([ids], device=backbone.device))[0, offset : offset + len(content)]
-        means.append(states.float().mean(0).cpu())
+    for start in range(0, len(rows), _TOGETHER):
+        batch = rows[start : start + _TOGETHER]
+        longest = max(len(ids) for ids, _, _ in batch)
+        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids, _, _ in batch], device=backbone.device)
+        states = backbone.states(padded).float().cpu()
+        means += [own[offset : offset + length].mean(0) for own, (_, offset, length) in zip(states, batch, strict=True)]
     return torch.stack(means)
 
 
