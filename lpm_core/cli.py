@@ -497,7 +497,7 @@ def train_memory(
         _plan(backbone, recipe, gpu, as_json)
         return
     from lpm_core.backbone import Backbone
-    from lpm_core.cold import cold_recipe, cold_weights
+    from lpm_core.cold import LEAST_IN_TRAINING, cold_recipe, cold_weights
     from lpm_core.training.dialogues import read_dialogues
     from lpm_core.training.embedded import pick_device
     from lpm_core.training.memory import train_memory as run
@@ -508,7 +508,7 @@ def train_memory(
     loaded = Backbone.load(backbone, device=str(accelerator.device) if accelerator else wanted, dtype=dtype)
     output.mkdir(parents=True, exist_ok=True)
     report = Report(Console(stderr=True, quiet=accelerator is not None and not accelerator.is_main_process))
-    start = cold_weights(loaded, heads=heads) if cold else None
+    start = cold_weights(loaded, heads=heads, least=LEAST_IN_TRAINING) if cold else None
     run(
         cold_recipe(recipe) if cold else recipe,
         loaded,

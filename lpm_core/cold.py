@@ -8,6 +8,7 @@ tokens the text of the segments, one of each read, that are most like the messag
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from dataclasses import replace
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
+from lpm_core.exceptions import InvalidInputError
 from lpm_core.pooling import Pooling
-from lpm_core.training.splits import data, talk
+from lpm_core.training.splits import talk
 
 if TYPE_CHECKING:
     from lpm_core.training.memory import MemoryRecipe
 
-__all__ = ["COLD", "cold_recipe", "cold_start", "cold_weights"]
+__all__ = ["COLD", "LEAST_IN_TRAINING", "cold_recipe", "cold_start", "cold_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,18 +35,28 @@ COLD: Final = "cold"
 """In place of a folder of memory weights: make them from the backbone alone."""
 
 _ADDRESS = 512  # numbers of an address, at most
-_SHARPNESS = 12.0  # of the attention, in cosines: what it finds does not depend on it, and this is how sure it may be of it
+_SHARPNESS = 17.0  # of the attention, times the cosine: what it finds does not depend on it, and this is how sure it may be of it
 _READS = 2  # segments that a recall says
 _LEAST = 0.1  # the cosine of message and segment from which on a recall says the segment
+LEAST_IN_TRAINING: Final = 0.35
+"""The same where training goes on: lower, and its first steps learn above all that nothing was told."""
 _CONSTANT = 0.3  # of a message's e(x), beside the rest: what the empty slot is found by
 _LEARNING_RATE = 1e-4  # of training that goes on from here
+_SMALL_TALK = ("chat", "acks", "systems")
+_VERSION = 2  # of what is made here
 _TOGETHER = 32  # sentences in one pass
 
 
 def cold_start(backbone: Backbone) -> MemoryWeights:
-    """`cold_weights` for an engine; says so, once for each backbone."""
+    """`cold_weights` for an engine; says so, once for each backbone.
+
+    Their fingerprint is that of the backbone and the recipe, so that pages stay good on another device and in another dtype.
+    """
     _say(backbone.name)
-    return cold_weights(backbone)
+    weights = cold_weights(backbone)
+    made_of = f"cold {_VERSION} {backbone.fingerprint} {weights.config.model_dump_json()}"
+    weights.identify(hashlib.sha256(made_of.encode()).hexdigest()[:16])
+    return weights
 
 
 @cache
@@ -58,11 +70,14 @@ def _say(name: str) -> None:
 
 
 @torch.no_grad()
-def cold_weights(backbone: Backbone, *, heads: int = 64) -> MemoryWeights:
+def cold_weights(backbone: Backbone, *, heads: int = 64, least: float = _LEAST) -> MemoryWeights:
     """Memory weights that retrieve: of `heads` soft tokens, each half repeats one sentence, of the two that are most like the message.
 
-    Their layers add nothing until they are trained. Slots are as wide as the backbone and an address more.
+    Their layers add nothing until they are trained. Slots are as wide as the backbone and an address more. Sentences whose cosine with
+    a message of usual length is below `least` are as good as none. Raises InvalidInputError for an odd number of heads.
     """
+    if heads < _READS or heads % _READS:
+        raise InvalidInputError(f"{heads} heads: a cold start says {_READS} sentences with as many heads each; name an even number of at least {_READS}")
     size, meaning = backbone.size, min(_ADDRESS, 2 * backbone.size)
     address = meaning + 1
     shape = {"slot_size": size + address, "address_size": address, "key_size": address, "query_size": 2 * meaning}
@@ -83,9 +98,9 @@ def cold_weights(backbone: Backbone, *, heads: int = 64) -> MemoryWeights:
     projection.w_k.zero_()
     projection.w_k[:, size:] = torch.eye(address)
     projection.empty_slot.zero_()
-    projection.empty_slot[..., -1] = _LEAST * math.sqrt(address) / _CONSTANT
+    projection.empty_slot[..., -1] = least * math.sqrt(address) / _CONSTANT
     assert projection.sharpness is not None  # noqa: S101 (as above)
-    projection.sharpness.fill_(_SHARPNESS / math.sqrt(address))
+    projection.sharpness.fill_(_SHARPNESS / math.sqrt(2 * meaning))
     return weights.eval().requires_grad_(False)
 
 
@@ -94,11 +109,15 @@ def cold_recipe(recipe: MemoryRecipe) -> MemoryRecipe:
     return replace(recipe, learning_rate=_LEARNING_RATE, retrieval_learning_rate=_LEARNING_RATE)
 
 
+def _everyday() -> list[str]:
+    """Sentences of the small talk that training uses."""
+    said = [item for kind in _SMALL_TALK for item in talk(kind, "train")]
+    return [text for item in said for text in ([item] if isinstance(item, str) else item)]
+
+
 def _everyday_means(backbone: Backbone) -> Tensor:
     """Mean states [S, 2d] of everyday sentences that say nothing in particular: what sentences have in common."""
-    kinds = (kind for kind in data("talk.toml") if not kind.startswith("more_"))
-    sentences = (text for kind in kinds for text in talk(kind, "train") if isinstance(text, str) and "{" not in text)
-    rows = [(*backbone.chat.turn("user", content), len(content)) for content in map(backbone.chat.content, sentences)]
+    rows = [(*backbone.chat.turn("user", content), len(content)) for content in map(backbone.chat.content, _everyday())]
     means = []
     for start in range(0, len(rows), _TOGETHER):
         batch = rows[start : start + _TOGETHER]

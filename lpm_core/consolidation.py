@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsolidationRecipe", "ConsolidationReport", "Study", "answer_logits", "distill", "distillation_loss", "labelled", "self_study"]
 
-_CONTEXT = 2048  # tokens of dialogue in front of a self-study question, at most
+_CONTEXT = 1024  # tokens of dialogue in front of a self-study question, at most
 _ROUNDS = 4  # questions that one questioner asks in turn
 _EVEN = 0.2  # of the mean loss: what every study counts at least
 _TOP = 32  # tokens of the teacher's distribution that count
@@ -36,7 +36,7 @@ _TOP = 32  # tokens of the teacher's distribution that count
 
 @dataclass(frozen=True)
 class ConsolidationRecipe:
-    """How slots are refined. `questions` are drawn per turn of the user; a share `held_out` of them decides on promotion. What slots answer
+    """How slots are refined. `questions` are drawn per turn of the user, at most 4 times `batch` of a stretch of the history; a share `held_out` of them decides on promotion. What slots answer
     unlike the teacher is learned from most often.
 
     starts: how questions begin, one as often as another, for left to itself a model goes on telling, or asks what nobody told. Name some of the user's language.
@@ -149,7 +149,7 @@ _Chain = Generator[int, Tensor, None]
 
 
 def _interview(backbone: Backbone, context: Sequence[int], count: int, recipe: ConsolidationRecipe, rng: random.Random) -> list[Study]:
-    """About `count` questions after a context, by at most `recipe.batch` questioners side by side; each asks and hears `_ROUNDS` answers.
+    """About `count` questions after a context, but at most what `recipe.batch` questioners side by side ask; each hears `_ROUNDS` answers.
 
     They share the context's keys and values: each step is one row of tokens, one of each questioner, who sees the context and his own alone.
     """

@@ -51,7 +51,7 @@ def test_the_real_files_are_read_and_questions_without_their_context_are_counted
 
 
 def test_the_longest_option_scores_what_was_measured(real: PersonaMem) -> None:
-    right = sum(longest_option(item) == item.gold for item in real.all_questions)
+    right = sum(longest_option(item.options) == item.gold for item in real.all_questions)
 
     assert round(100 * right / 589, 1) == 51.6
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lpm_core import InvalidInputError
+from lpm_core.training.preferences import LETTERS
 from lpm_integrations.bench.cases import OPEN_DOMAIN, preference_cases
 from lpm_integrations.bench.cli import app
 
@@ -17,15 +18,19 @@ def test_cases_have_requests_with_four_replies_and_the_turn_that_tells_which_is_
     cases = list(preference_cases(30, 0))
 
     assert len({case.user_id for case in cases}) == len(cases) > 20
+    found = asked = 0
     for case in cases:
         turns = {turn.key: turn.content for turn in case.turns}
         for question in case.questions:
             assert question.category == OPEN_DOMAIN
             assert len(question.options) == 4
             assert question.gold is not None
-            right = question.options["abcd".index(question.gold)]
-            told = {word.strip(".,!?").lower() for key in question.evidence for word in turns[key].split()}
-            assert told & {word.strip(".,!?").lower() for word in right.split()}
+            right = LETTERS.index(question.gold)
+            told = [words for key in question.evidence for words in turns[key].lower().split()]
+            fitting = [sum(word in told for word in set(option.lower().split())) for option in question.options]
+            found += fitting[right] == max(fitting)
+            asked += 1
+    assert found > 0.8 * asked  # other words than the value may be shared, too
     with pytest.raises(InvalidInputError, match="train"):
         next(preference_cases(1, 0, split="train"))
 

@@ -39,7 +39,7 @@ def test_means_and_spread_are_those_of_the_arms_that_all_documents_have() -> Non
         mean_rows([document(0, lpm=(1.0, 0.0)), document(1, rag=(1.0, 0.0))])
     other = document(1, lpm=(1.0, 0.0))
     other["config"]["backbone"] = {"memory": "b"}
-    with pytest.raises(InvalidInputError, match="different benchmarks or weights"):
+    with pytest.raises(InvalidInputError, match="differ in backbone"):
         mean_rows([document(0, lpm=(1.0, 0.0)), other])
 
 
@@ -48,7 +48,7 @@ def test_questions_of_several_seeds_are_compared_together() -> None:
 
     assert (found["overall"]["n"], found["4"]["n"]) == (4, 2)
     assert (found["4"]["difference"], found["5"]["difference"]) == (1.0, -0.5)
-    with pytest.raises(InvalidInputError, match="same run"):
+    with pytest.raises(InvalidInputError, match="same seed"):
         pooled([document(0, lpm=(1.0, 0.0))] * 2)
 
 

@@ -10,10 +10,11 @@ import torch
 from tiny_model import make_tiny
 from torch.nn import functional as F
 
-from lpm_core import LPM
+from lpm_core import LPM, InvalidInputError
 from lpm_core.backbone import Backbone
-from lpm_core.cold import COLD, cold_weights
+from lpm_core.cold import COLD, cold_recipe, cold_start, cold_weights
 from lpm_core.store import MemoryStore
+from lpm_core.training.memory import MemoryRecipe
 
 _TOLD = ("My dog is called Rex.", "I live in Lisbon.", "I work as a nurse at night.", "We play chess on Sundays.")
 
@@ -56,3 +57,18 @@ def test_the_embedded_model_recalls_from_a_cold_start(tmp_path: Path) -> None:
 
         assert lpm.ask("ann", "What is my dog called?").text == "Rex"
         assert not lpm.ask("bob", "What is my dog called?").evidence
+
+
+def test_weights_of_a_cold_start_are_the_same_to_the_store_in_every_dtype_and_after_a_restart(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "bare")
+    plain, half = cold_start(Backbone.load(folder)), cold_start(Backbone.load(folder, dtype="bfloat16"))
+
+    assert plain.fingerprint == half.fingerprint
+    assert plain.fingerprint != cold_start(Backbone.load(make_tiny(tmp_path / "other", seed=1))).fingerprint
+
+
+def test_an_odd_number_of_heads_is_refused_and_training_goes_on_in_smaller_steps(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="5 heads"):
+        cold_weights(Backbone.load(make_tiny(tmp_path / "bare")), heads=5)
+    assert cold_recipe(MemoryRecipe()).learning_rate < MemoryRecipe().learning_rate
+    assert cold_recipe(MemoryRecipe(steps=7)).steps == 7

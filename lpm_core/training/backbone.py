@@ -230,6 +230,7 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5)]
     probes += [*unseen.people(recipe.seed, recipe.probe_people, 3, stories=3), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, joins=3)]
+    probes += unseen.people(recipe.seed, recipe.probe_people // 4, 8, preferences=3)
     made = made_ahead(partial(_made, recipe, corpus, chat, pad), range(state["step"], recipe.steps), workers)
     for step, (ids, weights) in zip(report.steps(state["step"], recipe.steps, "backbone"), made, strict=True):
         torch.manual_seed(recipe.seed + step)

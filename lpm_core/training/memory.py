@@ -298,6 +298,7 @@ def train_memory(
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 3, stories=3)]
     probes += [*unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5), *unseen.people(recipe.seed, recipe.probe_people // 4, 8, joins=3)]
+    probes += unseen.people(recipe.seed, recipe.probe_people // 4, 8, preferences=3)
     if recipe.checkpointing:
         _recompute(backbone, True)
     parts = [own * recipe.accumulate + part for part in range(recipe.accumulate)]  # this process's batches of a step

@@ -1,4 +1,4 @@
-"""Requests that only a remembered fact answers well, though they do not name it, and replies to choose from, as in PersonaMem."""
+"""Requests that only a remembered fact answers well, though they do not name it, and replies to choose from, much as in PersonaMem."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def preference(key: str, values: Sequence[str], evidence: int, split: Split, rng
 
 
 def with_options(question: Question) -> Question:
-    """The question with its replies in it, to be answered by a letter, in PersonaMem's format."""
+    """The question with its replies in it, to be answered by a letter behind <final_answer>, as PersonaMem has it; the words around differ."""
     listed = "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, question.options, strict=True))
     text = f"{question.text}\n\nWhich reply is the best for me? Give its letter after <final_answer>.\n{listed}"
     return replace(question, text=text, answer=f"<final_answer>({LETTERS[question.options.index(question.answer)]})")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
+from lpm_core.training.preferences import LETTERS
 from lpm_integrations.bench.cases import Case, HistoryTurn, TestQuestion
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ class Arm(ABC):
         found = time.perf_counter()
         losses = [backbone.answer_loss(prompt.embeds, ids) for ids in options]
         done = time.perf_counter()
-        gold = None if question.gold is None else losses["abcd".index(question.gold)]
-        return self._outcome(prompt, "abcd"[losses.index(min(losses))], gold, begin, found, done)
+        gold = None if question.gold is None else losses[LETTERS.index(question.gold)]
+        return self._outcome(prompt, LETTERS[losses.index(min(losses))], gold, begin, found, done)
 
     def _outcome(self, prompt: Prompt, answer: str, nll: float | None, begin: float, found: float, done: float) -> Outcome:
         length = len(prompt.embeds)

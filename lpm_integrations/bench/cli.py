@@ -291,7 +291,7 @@ def personamem(
     asked = {question.id for case in cases for question in case.questions}
 
     def longest(chosen: Sequence[PersonaQuestion]) -> float:
-        return round(sum(longest_option(question) == question.gold for question in chosen) / max(1, len(chosen)), 4)
+        return round(sum(longest_option(question.options) == question.gold for question in chosen) / max(1, len(chosen)), 4)
 
     def score(answer: str, question: TestQuestion) -> float:
         return float(parse_choice(answer, question.gold or "") if generate else answer == question.gold)

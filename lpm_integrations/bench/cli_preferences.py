@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from lpm_integrations.bench.cli_run import Arms, Jobs, KeepAnswers, Memory, Model, Out, Resume, run_arms
 
@@ -28,11 +29,12 @@ def preferences(
     """Held-out people who ask for something without naming the fact that matters: which of four replies is likeliest? As PersonaMem, by likelihood."""
     from lpm_integrations.bench.arms import arm_names
     from lpm_integrations.bench.cases import preference_cases
+    from lpm_integrations.bench.datasets.personamem import longest_option
 
     names = arm_names(arms)
     cases = list(preference_cases(people, seed, facts, questions, split))
     asked = [question for case in cases for question in case.questions]
-    longest = sum(max(question.options, key=len) == question.options["abcd".index(question.gold or "a")] for question in asked) / max(1, len(asked))
+    longest = round(sum(longest_option(question.options) == question.gold for question in asked) / max(1, len(asked)), 4)
     config = {"people": len(cases), "facts": facts, "questions": questions, "seed": seed, "split": split, "score": "share of right choices"}
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": None, "judge": None, "keep_answers": keep_answers}
     run_arms(
@@ -40,8 +42,9 @@ def preferences(
         cases,
         names,
         lambda answer, question: float(answer == question.gold),
-        {**config, "longest_option": round(longest, 4)},
+        {**config, "longest_option": longest},
         out,
         choose=True,
         **options,
     )
+    Console().print(f"always choosing the longest reply scores {longest:.3f}", highlight=False)

@@ -323,7 +323,7 @@ def _length(subject: _Subject, length: int, plan: CostPlan, bar: Bar) -> dict[st
 
 def _history_kv(name: str, done: Mapping[str, Sequence[Mapping[str, float]]]) -> float | None:
     """KV bytes of the whole history over those of what an arm has in its place, the question left out of both; None where it has nothing."""
-    if not {"full", "none"} <= done.keys() or name not in _WRITING:
+    if not {"full", "none"} <= done.keys() or name.partition("@")[0] not in _WRITING:
         return None
     rounds = zip(done["full"], done["none"], done[name], strict=True)
     return round(statistics.median((full["kv_bytes"] - bare["kv_bytes"]) / (row["kv_bytes"] - bare["kv_bytes"]) for full, bare, row in rounds), 2)
@@ -492,7 +492,7 @@ _Cell = Callable[[Mapping[str, Any]], str]
 
 
 def _figure(name: str, share: str = "p50", unit: float = 1, digits: int = 1) -> _Cell:
-    return lambda row: "–" if row[name] is None else f"{(row[name][share] if isinstance(row[name], dict) else row[name]) / unit:,.{digits}f}"
+    return lambda row: "–" if row.get(name) is None else f"{(row[name][share] if isinstance(row[name], dict) else row[name]) / unit:,.{digits}f}"
 
 
 def _ratio(base: str, name: str) -> _Cell:

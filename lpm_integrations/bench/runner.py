@@ -27,7 +27,7 @@ from lpm_integrations.bench.datasets.locomo import CATEGORIES
 from lpm_integrations.bench.metrics import retrieval_recall
 from lpm_integrations.bench.partial import Partial
 from lpm_integrations.bench.progress import Bar, narrow_table
-from lpm_integrations.bench.significance import alike
+from lpm_integrations.bench.significance import seeds_apart
 
 if TYPE_CHECKING:
     from lpm_integrations.bench.models import ChatAnswerer, Judge
@@ -246,8 +246,14 @@ def _questions(cases: Sequence[Case], results: Mapping[str, Any]) -> dict[str, A
 _LOCOMO = {str(number): f"{number} {name}" for number, name in CATEGORIES.items()}
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "probes": {
-        **{"1": "joined", "4": "told", "5": "never told", "6": "changed", "known_words": "known words", "open_vocabulary": "invented"},
-        **{"update": "latest value", "earlier": "earlier value"},
+        "1": "joined",
+        "4": "told",
+        "5": "never told",
+        "6": "changed",
+        "known_words": "known words",
+        "open_vocabulary": "invented",
+        "update": "latest value",
+        "earlier": "earlier value",
     },
     "preferences": {"3": "open-domain", "known_words": "known words", "open_vocabulary": "invented"},
     "locomo": _LOCOMO,
@@ -289,15 +295,14 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 def mean_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Documents of one benchmark and other seeds as one table: headings, then mean and standard deviation over them of each arm that all have.
 
-    Raises InvalidInputError for documents of different benchmarks or weights, or without an arm in common.
+    Raises InvalidInputError as `seeds_apart` does, and for documents without an arm in common.
     """
-    alike([(result["benchmark"], result["config"]["backbone"]) for result in results], "benchmarks or weights")
+    seeds_apart(results)
     shared = [arm for arm in results[0]["arms"] if all(arm in result["arms"] for result in results)]
     if not shared:
         raise InvalidInputError("the documents have no arm in common")
-    first = results[0]["arms"][shared[0]]
     names = category_names(results[0]["benchmark"])
-    columns = [*first["categories"], *first["tags"]]
+    columns = [*dict.fromkeys(key for kind in ("categories", "tags") for result in results for key in result["arms"][shared[0]][kind])]
     table = [["arm", "overall", *(names.get(key, key) for key in columns)]]
     for arm in shared:
         found = [{"overall": result["arms"][arm]["overall"], **result["arms"][arm]["categories"], **result["arms"][arm]["tags"]} for result in results]

@@ -11,12 +11,13 @@ import numpy as np
 
 from lpm_core.exceptions import DatasetError, InvalidInputError
 
-__all__ = ["RESAMPLES", "alike", "compare", "mean_interval", "pooled", "sign_test"]
+__all__ = ["RESAMPLES", "compare", "mean_interval", "pooled", "seeds_apart", "sign_test"]
 
 RESAMPLES: Final = 10_000
 """Bootstrap samples of an interval."""
 
 _CHUNK = 500  # samples drawn at once
+_OWN = ("seed", "arms", "jobs")  # of a config: what documents that are taken together may have of their own
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
@@ -68,13 +69,8 @@ def compare(
 
 
 def pooled(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Documents of one benchmark with other people each, as one for `compare`: all questions of the arms that all of them have.
-
-    Raises InvalidInputError for documents of different benchmarks, or of one run twice.
-    """
-    alike([(result["benchmark"], result.get("config", {}).get("backbone")) for result in results], "benchmarks or weights")
-    if len({repr(result.get("config")) for result in results}) < len(results):
-        raise InvalidInputError("two of the documents are of the same run: name documents of different seeds")
+    """Documents of one benchmark and other seeds, as one for `compare`: all questions of the arms that all of them have. Raises as `seeds_apart` does."""
+    seeds_apart(results)
     arms: dict[str, Any] = {}
     for name in results[0]["arms"]:
         if all(name in result["arms"] for result in results):
@@ -85,10 +81,14 @@ def pooled(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"benchmark": results[0]["benchmark"], "arms": arms}
 
 
-def alike(values: Sequence[object], what: str) -> None:
-    """Raises InvalidInputError if values differ: documents that are not to be taken together."""
-    if any(value != values[0] for value in values):
-        raise InvalidInputError(f"the documents are of different {what}, and cannot be taken together")
+def seeds_apart(results: Sequence[Mapping[str, Any]]) -> None:
+    """Raises InvalidInputError for documents that are not of the same benchmark, weights and options, with another seed each."""
+    runs = [{"benchmark": result["benchmark"], **{name: value for name, value in result["config"].items() if name not in _OWN}} for result in results]
+    differing = sorted({name for run in runs for name in {**runs[0], **run} if run.get(name) != runs[0].get(name)})
+    if differing:
+        raise InvalidInputError(f"the documents differ in {', '.join(differing)}, and cannot be taken together")
+    if len({result["config"].get("seed") for result in results}) < len(results):
+        raise InvalidInputError("two of the documents have the same seed, and so the same people: name documents of different seeds")
 
 
 def _by_question(result: Mapping[str, Any], arm: str, measure: str) -> Mapping[str, Mapping[str, float]]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lpm_core.backbone import Backbone
 from lpm_core.checkpoint import MemoryWeights
-from lpm_core.cold import cold_recipe, cold_weights
+from lpm_core.cold import LEAST_IN_TRAINING, cold_recipe, cold_weights
 from lpm_core.training.dialogues import Message
 from lpm_core.training.memory import MemoryRecipe, train_memory
 from lpm_core.training.progress import Report
@@ -35,7 +35,7 @@ def measure_starts(backbone: Backbone, steps: int, seed: int, console: Console, 
     """Loss of answers (nats a token) and share right at each step from the starts "cold" and "random", and when the first has reached the last loss of the second."""
     recipe = MemoryRecipe(retrieval_steps=0, steps=steps, warmup=max(1, steps // 10), checkpoint_every=steps, probe_people=0, seed=seed)
     starts = {
-        "cold": (cold_recipe(recipe), cold_weights(backbone, heads=recipe.heads)),
+        "cold": (cold_recipe(recipe), cold_weights(backbone, heads=recipe.heads, least=LEAST_IN_TRAINING)),
         "random": (recipe, MemoryWeights.new(backbone, seed=seed, **recipe.shape)),
     }
     curves: dict[str, dict[str, list[float]]] = {}

@@ -10,12 +10,13 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from lpm_core.exceptions import DatasetError
+from lpm_core.training.preferences import LETTERS
 
 __all__ = [
     "INSTRUCTION",
@@ -75,7 +76,7 @@ class PersonaQuestion:
     @property
     def prompt(self) -> str:
         """The question as one user message, with the options, for an answer to be generated."""
-        listed = [f"({letter}) {option}" for letter, option in zip("abcd", self.options, strict=False)]
+        listed = [f"({letter}) {option}" for letter, option in zip(LETTERS, self.options, strict=False)]
         return "\n\n".join((self.text, INSTRUCTION, "\n".join(listed)))
 
 
@@ -119,9 +120,9 @@ def load_personamem(questions: str | Path, contexts: str | Path) -> PersonaMem:
     return PersonaMem(kept, known, len(asked) - len(kept), asked)
 
 
-def longest_option(question: PersonaQuestion) -> str:
+def longest_option(options: Sequence[str]) -> str:
     """The letter of the longest option: a baseline that reads nothing (51.6 % on the 32k split)."""
-    return "abcd"[max(range(len(question.options)), key=lambda index: len(question.options[index]))]
+    return LETTERS[max(range(len(options)), key=lambda index: len(options[index]))]
 
 
 def parse_choice(response: str, gold: str) -> bool:
@@ -159,7 +160,7 @@ def _question(path: Path, number: int, row: Mapping[str, str]) -> PersonaQuestio
     if not options or len(options) > 4:
         raise wrong("all_options")
     gold = _LETTER.search((row["correct_answer"] or "").lower())
-    if gold is None or "abcd".index(gold[1]) >= len(options):
+    if gold is None or LETTERS.index(gold[1]) >= len(options):
         raise wrong("correct_answer")
     if row["question_type"] not in QUESTION_TYPES:
         raise wrong("question_type")
