@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lpm_integrations.bench.runner import markdown, rows
+from lpm_integrations.bench.runner import markdown, mean_rows, rows
 
 _ROOT = Path(__file__).resolve().parents[1]
 _README = (_ROOT / "README.md").read_text("utf-8")
@@ -28,6 +28,13 @@ def test_the_first_code_block_prints_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["probes", "locomo"])
 def test_figures_are_those_of_the_results(name: str) -> None:
     assert markdown(rows(json.loads((_ROOT / "results" / f"{name}.json").read_text("utf-8")))) in _README
+
+
+@pytest.mark.parametrize("pattern", ["probes*.json", "consolidated_seed*.json", "changes_seed*.json"])
+def test_means_over_seeds_are_those_of_the_results(pattern: str) -> None:
+    documents = [json.loads(path.read_text("utf-8")) for path in sorted((_ROOT / "results").glob(pattern))]
+    assert len(documents) > 1
+    assert markdown(mean_rows(documents)) in _README
 
 
 def test_files_of_the_map_exist() -> None:
