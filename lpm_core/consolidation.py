@@ -1,6 +1,6 @@
 """Consolidation: slots refined by context distillation, the projection frozen.
 
-Self-study (the backbone asks about each turn, and answers with the chunk in its context) gives questions with answers
+Self-study (the backbone asks about what was said, and answers with it in its context) gives questions with answers
 and the distribution behind each answer token. Gradient descent on the slots alone then brings the soft path to the
 same answers. Users are refined side by side; a user's new slots count only if questions held out get no worse.
 """

@@ -19,7 +19,22 @@ from lpm_core.training.corpus import UNKNOWN
 from lpm_integrations.bench.cli_agents import agents
 from lpm_integrations.bench.cli_preferences import preferences
 from lpm_integrations.bench.cli_results import compare, report, table
-from lpm_integrations.bench.cli_run import Arms, ChatModel, Jobs, JudgeModel, KeepAnswers, Memory, Model, Out, Resume, open_engine, run_arms
+from lpm_integrations.bench.cli_run import (
+    Arms,
+    ChatModel,
+    Facts,
+    Jobs,
+    JudgeModel,
+    KeepAnswers,
+    Memory,
+    Model,
+    Out,
+    People,
+    Resume,
+    Split,
+    open_engine,
+    run_arms,
+)
 from lpm_integrations.bench.cli_starts import starts
 
 if TYPE_CHECKING:
@@ -115,13 +130,13 @@ def _print_lengths(document: Mapping[str, Any]) -> None:
 @app.command()
 def probes(
     arms: Arms = "none,shuffled,full,rag,lpm",
-    people: Annotated[int, typer.Option(help="Unseen users.")] = 200,
-    facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
+    people: People = 200,
+    facts: Facts = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
     updates: Annotated[float, typer.Option(help="Share of the facts that change later.", min=0, max=1)] = 0.0,
     joins: Annotated[int, typer.Option(help="People told of by their names, and asked about by who they are, at most.", min=0)] = 0,
     stories: Annotated[int, typer.Option(help="Stories told beside the facts, at most.", min=0)] = 0,
-    split: Annotated[str, typer.Option(help="test, or validation: the people to choose settings on.")] = "test",
+    split: Split = "test",
     seed: int = 0,
     keep_answers: KeepAnswers = False,
     out: Out = None,
@@ -150,8 +165,8 @@ def scaling(
     lengths: Annotated[
         str, typer.Option(help="Tokens of history, comma-separated. Eight facts take some 500 of themselves; fewer facts make shorter ones.")
     ] = "512,1024,2048,4096,8192,16384",
-    people: Annotated[int, typer.Option(help="Unseen users.")] = 8,
-    facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
+    people: People = 8,
+    facts: Facts = 8,
     questions: Annotated[int, typer.Option(help="Questions about each of them.")] = 8,
     dialogues: Annotated[list[Path] | None, typer.Option(help="Human dialogues (JSON lines) for the small talk between facts.", exists=True)] = None,
     seed: int = 0,

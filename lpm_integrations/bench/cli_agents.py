@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from lpm_integrations.bench.cli_run import Facts, Memory, Model, Out, Split
 
 __all__ = ["agents"]
 
 
 def agents(
     people: Annotated[int, typer.Option(help="Unseen users, one request each.", min=2)] = 50,
-    facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
-    split: Annotated[str, typer.Option(help="test, or validation: the people to choose settings on.")] = "test",
+    facts: Facts = 8,
+    split: Split = "test",
     seed: int = 0,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Folder of its memory weights.")] = None,
+    out: Out = None,
+    model: Model = None,
+    memory: Memory = None,
 ) -> None:
     """A tool-calling agent whose tool needs what the user told: is the remembered value in the call, and the result in the answer?"""
     from lpm_core.engine import LPM

@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lpm_integrations.bench.cli_run import Arms, Jobs, KeepAnswers, Memory, Model, Out, Resume, run_arms
+from lpm_integrations.bench.cli_run import Arms, Facts, Jobs, KeepAnswers, Memory, Model, Out, People, Resume, Split, run_arms
 
 __all__ = ["preferences"]
 
 
 def preferences(
     arms: Arms = "none,shuffled,full,rag,lpm",
-    people: Annotated[int, typer.Option(help="Unseen users.")] = 200,
-    facts: Annotated[int, typer.Option(help="Facts each of them tells.")] = 8,
+    people: People = 200,
+    facts: Facts = 8,
     questions: Annotated[int, typer.Option(help="Requests of each of them, or as many as the facts allow.")] = 3,
-    split: Annotated[str, typer.Option(help="test, or validation: the people to choose settings on.")] = "test",
+    split: Split = "test",
     seed: int = 0,
     keep_answers: KeepAnswers = False,
     out: Out = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lpm_integrations.bench.cases import Case
     from lpm_integrations.bench.runner import Score
 
-__all__ = ["Arms", "ChatModel", "Jobs", "JudgeModel", "KeepAnswers", "Memory", "Model", "Out", "Resume", "open_engine", "run_arms"]
+__all__ = ["Arms", "ChatModel", "Facts", "Jobs", "JudgeModel", "KeepAnswers", "Memory", "Model", "Out", "People", "Resume", "Split", "open_engine", "run_arms"]
 
 Arms = Annotated[
     str,
@@ -23,6 +23,9 @@ Arms = Annotated[
         help="Comma-separated: none, shuffled, full, rag, lpm, hybrid, lpm+consolidated, lora, prompt_tuning; rag@10 for 10 turns of text, lora@1e-3 for a learning rate. Parts of LPM: lpm@8 (soft tokens), lpm_slots@16, lpm_static, lpm_window, lpm_message."
     ),
 ]
+People = Annotated[int, typer.Option(help="Unseen users.")]
+Facts = Annotated[int, typer.Option(help="Facts each of them tells.")]
+Split = Annotated[str, typer.Option(help="test, or validation: the people to choose settings on.")]
 Out = Annotated[Path | None, typer.Option("--json", help="Write the result document here.")]
 Model = Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: the embedded one.")]
 Memory = Annotated[str | None, typer.Option(help="Folder of the model's memory weights.")]

@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lpm_integrations.bench.cli_run import Model, Out
+
 __all__ = ["starts"]
 
 
 def starts(
     steps: Annotated[int, typer.Option(help="Steps from each start, with the same batches.", min=1)] = 150,
-    model: Annotated[str | None, typer.Option(help="Folder or hub name of a Qwen3. Default: the embedded one.")] = None,
+    model: Model = None,
     dialogues: Annotated[list[Path] | None, typer.Option(help="Human dialogues (JSON lines) to mix in.", exists=True)] = None,
     seed: int = 0,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the result here.")] = None,
+    out: Out = None,
 ) -> None:
     """Train memory weights from a cold start and from new weights: after how many steps does the first reach the loss of the other?"""
     from lpm_core.backbone import Backbone
