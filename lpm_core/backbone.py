@@ -22,11 +22,17 @@ from lpm_core.tools import Constraint, ToolGrammar
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
-__all__ = ["Backbone", "quiet_loading"]
+__all__ = ["Backbone", "padded", "quiet_loading"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FAMILY = ("qwen3",)
 _SAMPLE = 256  # numbers of each tensor that enter the fingerprint
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids of several texts, 0 behind the shorter ones: [B, T]."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
 
 
 class Backbone:
@@ -145,8 +151,7 @@ class Backbone:
     def answer_logits(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], soft: Tensor | None = None) -> Tensor:
         """Logits [sum of A, V] at the places of answers after their prompts (ids), one answer after the other. `soft` [B, P, d] stands before the prompts."""
         rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-        longest = max(map(len, rows))
-        embeds = self.embeddings[torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.device)]
+        embeds = self.embeddings[padded(rows).to(self.device)]
         before = 0
         if soft is not None:
             embeds, before = torch.cat([soft.to(embeds.dtype), embeds], dim=1), soft.shape[1]

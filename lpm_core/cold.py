@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from lpm_core.backbone import Backbone
+from lpm_core.backbone import Backbone, padded
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.pooling import Pooling
@@ -121,9 +121,7 @@ def _everyday_means(backbone: Backbone) -> Tensor:
     means = []
     for start in range(0, len(rows), _TOGETHER):
         batch = rows[start : start + _TOGETHER]
-        longest = max(len(ids) for ids, _, _ in batch)
-        padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids, _, _ in batch], device=backbone.device)
-        states = backbone.states(padded).float().cpu()
+        states = backbone.states(padded([ids for ids, _, _ in batch]).to(backbone.device)).float().cpu()
         means += [own[offset : offset + length].mean(0) for own, (_, offset, length) in zip(states, batch, strict=True)]
     return torch.stack(means)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lpm_core.backbone import Backbone
+from lpm_core.backbone import Backbone, padded
 from lpm_core.chat import ChatFormat
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.memory import Page, Turn, UserMemory
@@ -329,9 +329,8 @@ class _Network:
         """e(x) of the questions [Q, query_size]."""
         limit = self.weights.config.query_tokens
         asked = [study.question[-limit:] for study in studies]
-        longest = max(map(len, asked))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in asked], device=self.backbone.device)
-        inside = torch.arange(longest, device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
+        ids = padded(asked).to(self.backbone.device)
+        inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
         encoded: Tensor = self.weights.projection.encode(self.backbone.states(ids).float(), inside)
         return encoded
 

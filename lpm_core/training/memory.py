@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lpm_core.backbone import Backbone
+from lpm_core.backbone import Backbone, padded
 from lpm_core.chat import ChatFormat
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.consolidation import ConsolidationRecipe, answer_logits, distillation_loss, self_study
@@ -146,23 +146,18 @@ def _user(person: Person, config: LPMConfig, chat: ChatFormat) -> _User:
     return _User(person, tuple(chunks), tuple(slots))
 
 
-def _pad(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
-
-
 def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *, addresses: bool = False) -> tuple[Tensor, Tensor]:
     """One-pass slots of several users: [B, G, N, d_mem], padded, and the mask [B, N]. `addresses`: nothing else in the slots, which costs far less."""
     chunks = [chunk for user in users for chunk in user.chunks]
     with torch.no_grad():
-        states = backbone.states(_pad([chunk.ids for chunk in chunks]).to(backbone.device))
+        states = backbone.states(padded([chunk.ids for chunk in chunks]).to(backbone.device))
         segments, lengths = gather_segments(states, chunks)
     slots = weights.writer.addresses(segments, lengths) if addresses else weights.writer(segments, lengths)
     counts = [len(user.slots) for user in users]
     most = max(counts)
-    padded = torch.stack([F.pad(part, (0, 0, 0, most - part.shape[1])) for part in slots.split(counts, dim=1)])
+    stacked = torch.stack([F.pad(part, (0, 0, 0, most - part.shape[1])) for part in slots.split(counts, dim=1)])
     mask = torch.arange(most, device=slots.device) < torch.tensor(counts, device=slots.device)[:, None]
-    return padded.expand(-1, weights.config.banks, -1, -1), mask
+    return stacked.expand(-1, weights.config.banks, -1, -1), mask
 
 
 def encode(questions: Sequence[Question], users: int, weights: MemoryWeights, backbone: Backbone) -> Tensor:
@@ -173,7 +168,7 @@ def encode(questions: Sequence[Question], users: int, weights: MemoryWeights, ba
 
 def _encoded(asked: Sequence[Sequence[int]], weights: MemoryWeights, backbone: Backbone) -> Tensor:
     """e(x) of token ids [Q, query_size]."""
-    ids = _pad(asked).to(backbone.device)
+    ids = padded(asked).to(backbone.device)
     inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
     with torch.no_grad():
         states = backbone.states(ids)
