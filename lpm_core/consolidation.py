@@ -120,7 +120,7 @@ def _parts(turns: Sequence[Turn], chat: ChatFormat, most: int) -> list[tuple[lis
 
     Together they are all of it. One that is shorter goes on into what another is asked about: what was said later may be another answer.
     """
-    rows = [chat.turn(turn.role, chat.content(turn.content))[0][-most:] for turn in turns]
+    rows = [chat.turn(turn.role, chat.content(turn.dated))[0][-most:] for turn in turns]
     stop, cuts = len(rows), [len(rows)]
     while stop:
         room = most

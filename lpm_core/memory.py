@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lpm_core.dates import resolve
+
 __all__ = ["Answer", "Evidence", "FinishReason", "Page", "Quarantined", "Recall", "Role", "Slots", "Source", "ToolCall", "Turn", "Usage", "UserMemory"]
 
 Role = Literal["user", "assistant", "system", "tool"]
@@ -28,6 +30,11 @@ class Turn:
     content: str
     at: datetime
     source: Source
+
+    @property
+    def dated(self) -> str:
+        """The content as it is remembered: with the dates of relative times."""
+        return resolve(self.content, self.at)
 
 
 @dataclass(frozen=True)

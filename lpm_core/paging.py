@@ -36,7 +36,7 @@ class SessionPages:
         """Compare a session's log with its pages; the chunks are cut only where something is missing."""
         if _complete(pages, turns, chat):
             return cls(session_id, turns, pages, len(pages), [])
-        whole = cls(session_id, turns, pages, 0, cut_chunks([(turn.role, turn.content) for turn in turns], chat, config))
+        whole = cls(session_id, turns, pages, 0, cut_chunks([(turn.role, turn.dated) for turn in turns], chat, config))
         kept = 0
         while kept < min(len(pages), len(whole.lacking)) and whole._is_of(pages[kept], kept):
             kept += 1
@@ -67,4 +67,4 @@ def _complete(pages: Sequence[Page], turns: Sequence[Turn], chat: ChatFormat) ->
     last = turns[-1]
     own = [page.tokens for page in pages if page.turn_ids == (last.id,)]
     frame = len(chat.turn(last.role, ())[0])
-    return not own or sum(own) - frame * len(own) == len(chat.content(last.content))
+    return not own or sum(own) - frame * len(own) == len(chat.content(last.dated))

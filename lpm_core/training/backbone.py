@@ -40,7 +40,10 @@ _IGNORE = -100
 
 @dataclass(frozen=True)
 class BackboneRecipe:
-    """Size and training of the embedded Qwen3. Lengths are in tokens."""
+    """Size and training of the embedded Qwen3. Lengths are in tokens.
+
+    frozen_layers: so many lower layers, and with them the embeddings, stay as they are, so that what memory reads there stays true.
+    """
 
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -68,8 +71,10 @@ class BackboneRecipe:
     max_stories: int = 4
     join_share: float = 0.25
     preference_share: float = 0.2
+    date_share: float = 0.25
     gleaned_share: float = 0.5
     tool_share: float = 0.12
+    frozen_layers: int = 0
     notes_share: float = 0.12
     tokenizer_people: int = 3000
     checkpoint_every: int = 100
@@ -99,9 +104,9 @@ def answer_kind(question: Question) -> str:
 
 def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
     """A dialogue followed by its questions and answers: token ids and their weights in the loss."""
-    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), *person.turns[:1])]
+    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), *person.dated[:1])]
     ids = chat.render(first, tools=[tool.schema for tool in person.tools], add_generation_prompt=False)
-    for role, text in person.turns[1:]:
+    for role, text in person.dated[1:]:
         ids += _turn(chat, role, text)
     weights = [context_weight] * len(ids)
 
@@ -124,9 +129,9 @@ def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight
 
 def _noted(person: Person, notes: str, talk: Sequence[Message], rng: random.Random) -> tuple[str, Person]:
     """The same lesson with what was said as lines of a system prompt, as memories that give text write it; at most some talk is left as turns."""
-    lines = [f"- {text}" for role, text in person.turns if role == "user" or rng.random() < 0.3]
+    lines = [f"- {text}" for role, text in person.dated if role == "user" or rng.random() < 0.3]
     rng.shuffle(lines)
-    return notes.replace("{lines}", "\n".join(lines)), replace(person, turns=tuple(talk))
+    return notes.replace("{lines}", "\n".join(lines)), replace(person, turns=tuple(talk), times=())
 
 
 def _dialogue(corpus: Corpus, chat: ChatFormat, weight: float, length: int, rng: random.Random) -> tuple[list[int], list[float]]:
@@ -179,8 +184,9 @@ def _new_model(recipe: BackboneRecipe, tokenizer: PreTrainedTokenizerFast) -> Qw
 
 def _optimizers(model: Qwen3ForCausalLM, recipe: BackboneRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings and norms: on the same batches the loss falls faster than with AdamW alone."""
-    matrices = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
-    rest = [parameter for parameter in model.parameters() if all(parameter is not matrix for matrix in matrices)]
+    learned = [parameter for parameter in model.model.layers.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in learned if parameter.ndim == 2]
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and all(parameter is not matrix for matrix in matrices)]
     return [
         torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
@@ -221,6 +227,8 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
         return model_folder
     model = Qwen3ForCausalLM.from_pretrained(model_folder) if state["step"] else _new_model(recipe, tokenizer)
     model.to(device).train()  # type: ignore[arg-type]
+    for lower in (model.model.embed_tokens, *model.model.layers[: recipe.frozen_layers]) if recipe.frozen_layers else ():
+        lower.requires_grad_(False)
     optimizers = _optimizers(model, recipe)
     moments = folder / "backbone.optimizer.safetensors"
     if moments.exists():
@@ -230,7 +238,7 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5)]
     probes += [*unseen.people(recipe.seed, recipe.probe_people, 3, stories=3), *unseen.people(recipe.seed, recipe.probe_people // 2, 8, joins=3)]
-    probes += unseen.people(recipe.seed, recipe.probe_people // 4, 8, preferences=3)
+    probes += [*unseen.people(recipe.seed, recipe.probe_people // 4, 8, preferences=3), *unseen.people(recipe.seed, recipe.probe_people // 2, 6, dates=3)]
     made = made_ahead(partial(_made, recipe, corpus, chat, pad), range(state["step"], recipe.steps), workers)
     for step, (ids, weights) in zip(report.steps(state["step"], recipe.steps, "backbone"), made, strict=True):
         torch.manual_seed(recipe.seed + step)
@@ -279,7 +287,9 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
         joins = rng.randint(1, 3) if rng.random() < recipe.join_share else 0
         gleaned = 0 if tools or rng.random() >= recipe.gleaned_share else rng.randint(1, 3)
         preferences = rng.randint(1, 2) if not tools and rng.random() < recipe.preference_share else 0
+        dates = rng.randint(1, 3) if not tools and rng.random() < recipe.date_share else 0
         options: dict[str, Any] = {"tools": kit, "updates": updates, "stories": stories, "joins": joins, "gleaned": gleaned, "preferences": preferences}
+        options["dates"] = dates
         person = corpus.person(rng, told, talk=talk * (1 - 0.25 * gleaned), questions=recipe.questions, unknown=recipe.unknown_share, **options)
         system = rng.choice(corpus.systems) if rng.random() < 0.15 else None
         if rng.random() < recipe.notes_share:
@@ -292,7 +302,17 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
 @torch.inference_mode()
 def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
     """Share of answers whose every token is the likeliest one, with the dialogue in context; by kind, open vocabulary apart."""
-    scores: dict[str, list[bool]] = {"known": [], "open": [], "untold": [], "update": [], "earlier": [], "story": [], "joined": [], "preference": []}
+    scores: dict[str, list[bool]] = {
+        "known": [],
+        "open": [],
+        "untold": [],
+        "update": [],
+        "earlier": [],
+        "story": [],
+        "joined": [],
+        "dated": [],
+        "preference": [],
+    }
     for person in people:
         ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
         learned = weights[0, 1:] > 0

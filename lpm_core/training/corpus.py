@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from lpm_core.training.dialogues import Message
+from lpm_core.training.events import Event, days, new_events
 from lpm_core.training.gleaning import glean
 from lpm_core.training.invented import fill, invented_word
 from lpm_core.training.naming import as_transcript
@@ -43,13 +44,14 @@ _ASKING = frozenset(
 
 @dataclass(frozen=True)
 class _Telling:
-    """What a turn is to tell: a fact's value, in place of an earlier one, or a text with the keys of what it tells."""
+    """What a turn is to tell: a fact's value, in place of an earlier one, an event, or a text; with the keys of what these tell."""
 
     fact: FactType | None = None
     value: str = ""
     instead: str | None = None
     text: str = ""
     keys: tuple[str, ...] = ()
+    event: Event | None = None
 
 
 @cache
@@ -384,13 +386,14 @@ class Corpus:
         joins: int = 0,
         gleaned: int = 0,
         preferences: int = 0,
+        dates: int = 0,
     ) -> Person:
         """A person who tells `facts` facts with about `talk` exchanges of small talk after each, and a share `updates` of them later anew.
 
         `questions` are asked about them, a share `unknown` of these about facts that were never told; with `tools` at
         hand, a third of them are requests that need a tool. Up to `stories` stories are told too, each asked about as
         often as two facts; and of up to `joins` people whose names are facts, something by their names. `gleaned` messages
-        of human dialogues are asked about in their own words. The last `preferences` questions, or as many as the facts allow, are requests that
+        of human dialogues are asked about in their own words, and `dates` events are asked for their dates. The last `preferences` questions, or as many as the facts allow, are requests that
         do not name the fact that matters; in training, some have their replies in them to choose from.
         """
         chosen = self._pick_stories(stories, rng)
@@ -431,6 +434,11 @@ class Corpus:
         heard = [found for _ in range(gleaned if self.dialogues else 0) if (found := self._glean(rng))]
         for number, (text, _, _) in enumerate(heard):
             pending.insert(rng.randint(0, len(pending)), _Telling(text=text, keys=(f"heard.{number}",)))
+        times = days(rng, sessions) if dates else ()
+        events = new_events(self.split, 2 * dates, lambda pool: self.value(pool, rng)[0], rng)  # the second half is never told
+        for number, event in enumerate(events[:dates]):
+            pending.insert(rng.randint(0, len(pending)), _Telling(keys=(f"event.{number}",), event=event))
+        happened: dict[str, str] = {}
         turns: list[Message] = []
         marks: list[int] = []
         where: dict[str, int] = {}
@@ -443,7 +451,10 @@ class Corpus:
             for telling in batch:
                 if telling.fact is None:
                     where |= dict.fromkeys(telling.keys, len(turns))
-                    said.append(telling.text)
+                    text = telling.text
+                    if telling.event:
+                        text, happened[telling.keys[0]] = telling.event.tell(times[session], rng)
+                    said.append(text)
                     continue
                 fact = telling.fact
                 (before if fact.key in old and telling.instead is None else where)[fact.key] = len(turns)
@@ -455,8 +466,13 @@ class Corpus:
                 turns.extend(exchange)
                 marks.extend([session] * len(exchange))
         kit = self._kit(rng, tools, [fact.key for fact in told])
-        about_talk = [Question(text, answer, "heard", where[f"heard.{number}"], True, "story") for number, (_, text, answer) in enumerate(heard)][:questions]
-        questions -= len(about_talk)
+        apart = [Question(text, answer, "heard", where[f"heard.{number}"], True, "story") for number, (_, text, answer) in enumerate(heard)][:questions]
+        for number in range(min(dates, questions - len(apart))):
+            key = f"event.{number}"
+            known = rng.random() >= unknown
+            text = self._dressed(events[number if known else number + dates].ask(rng), rng)
+            apart.append(Question(text, happened[key], key, where[key], True, "dated") if known else Question(text, UNKNOWN, key, None))
+        questions -= len(apart)
         asked: list[Question] = []
         for _ in range(round(questions * 2 * len(chosen) / (2 * len(chosen) + facts))):
             number = rng.randrange(len(chosen))
@@ -488,13 +504,13 @@ class Corpus:
                 changed = fact.key in old
                 text = self._framed("now", fact, rng) if changed and rng.random() < 0.4 else self._ask(fact, rng)
                 asked.append(Question(text, answer, fact.key, where[fact.key], is_open, "update" if changed else "single"))
-        asked += about_talk
-        if chosen or joined or heard:
+        asked += apart
+        if chosen or joined or heard or dates:
             rng.shuffle(asked)
         if preferences:
             implicit = self._preferences(min(preferences, len(asked)), told, values, where, rng)
             asked[len(asked) - len(implicit) :] = implicit
-        person = Person(tuple(turns), tuple(marks), tuple(asked), kit)
+        person = Person(tuple(turns), tuple(marks), tuple(asked), kit, times or days(rng, sessions))
         if self.split == "train" and not kit and not preferences and rng.random() < _TRANSCRIPTS:
             speaker, listener = (self._unlike(_SPEAKER, values.values(), rng)[0] for _ in range(2))
             return as_transcript(person, (speaker, listener), rng)

@@ -83,6 +83,7 @@ class MemoryRecipe:
     update_share: float = 0.3
     join_share: float = 0.15
     preference_share: float = 0.2
+    date_share: float = 0.25
     gleaned_share: float = 0.3
     long_share: float = 0.04
     empty_share: float = 0.03
@@ -137,9 +138,10 @@ class _Batch:
 def _user(person: Person, config: LPMConfig, chat: ChatFormat) -> _User:
     chunks: list[Chunk] = []
     slots: list[tuple[int, str]] = []
+    said = person.dated
     for session in sorted(set(person.sessions)):
         numbers = [number for number, mark in enumerate(person.sessions) if mark == session]
-        for chunk in cut_chunks([person.turns[number] for number in numbers], chat, config):
+        for chunk in cut_chunks([said[number] for number in numbers], chat, config):
             chunks.append(chunk)
             words = [chat.decode(chunk.ids[first:last]).lower() for first, last in chunk.spans]
             slots += zip([numbers[turn] for turn in chunk.turns], words, strict=True)
@@ -241,7 +243,9 @@ def _prompt(question: Question, window: Sequence[Message], chat: ChatFormat, too
 @torch.no_grad()
 def memory_recall(people: Sequence[Person], weights: MemoryWeights, backbone: Backbone) -> dict[str, float]:
     """Share of answers recalled exactly from one-pass slots (teacher-forced greedy), and of attention on the evidence."""
-    scores: dict[str, list[float]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "preference", "attention")}
+    scores: dict[str, list[float]] = {
+        kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "dated", "preference", "attention")
+    }
     chat = backbone.chat
     for start in range(0, len(people), 8):
         users = [_user(person, weights.config, chat) for person in people[start : start + 8]]
@@ -293,7 +297,7 @@ def train_memory(
     unseen = Corpus("validation")
     probes = [*unseen.people(recipe.seed, recipe.probe_people, 8), *unseen.people(recipe.seed, recipe.probe_people // 2, 3, stories=3)]
     probes += [*unseen.people(recipe.seed, recipe.probe_people // 2, 8, updates=0.5), *unseen.people(recipe.seed, recipe.probe_people // 4, 8, joins=3)]
-    probes += unseen.people(recipe.seed, recipe.probe_people // 4, 8, preferences=3)
+    probes += [*unseen.people(recipe.seed, recipe.probe_people // 4, 8, preferences=3), *unseen.people(recipe.seed, recipe.probe_people // 4, 6, dates=3)]
     if recipe.checkpointing:
         _recompute(backbone, True)
     parts = [own * recipe.accumulate + part for part in range(recipe.accumulate)]  # this process's batches of a step
@@ -404,6 +408,7 @@ def _person(recipe: MemoryRecipe, corpus: Corpus, facts: int, rng: random.Random
         options |= {"stories": rng.randint(1, recipe.max_stories) if rng.random() < recipe.story_share else 0}
         options |= {"joins": rng.randint(1, 2) if rng.random() < recipe.join_share else 0}
         options |= {"preferences": rng.randint(1, 2) if rng.random() < recipe.preference_share else 0}
+        options |= {"dates": rng.randint(1, 3) if rng.random() < recipe.date_share else 0}
         options |= {"gleaned": rng.randint(1, 2) if rng.random() < recipe.gleaned_share else 0}
     told = max(1, facts // 2) if options.get("stories") else facts
     return corpus.person(rng, told, talk=talk, questions=questions, unknown=recipe.unknown_share, tools=tools, **options)

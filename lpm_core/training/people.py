@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
+from lpm_core.dates import resolve
 from lpm_core.training.dialogues import Message
 
 __all__ = ["UNKNOWN", "FactType", "Person", "Question", "Tool"]
@@ -53,7 +55,7 @@ class Question:
 
     `kind` "update" asks for the latest of two values that were told, "earlier" for the one before it, "story" for what
     was told in passing, "joined" for what two turns tell together; `evidence` is the one with the answer, and `through` the other
-    and the words in it that lead there. "preference" is a request that does not name the fact that matters, `told`: the answer is the reply that
+    and the words in it that lead there. "dated" asks when something was done that was told with a time like "yesterday". "preference" is a request that does not name the fact that matters, `told`: the answer is the reply that
     makes use of it, one of the `options`.
     With a `tool` the answer is a call of it; then comes the tool's `result`, and the assistant's `reply`. The call's
     value may stand in the question itself: then `evidence` is None and the answer is not UNKNOWN.
@@ -64,7 +66,7 @@ class Question:
     key: str
     evidence: int | None
     open_vocabulary: bool = False
-    kind: Literal["single", "update", "earlier", "story", "joined", "preference"] = "single"
+    kind: Literal["single", "update", "earlier", "story", "joined", "dated", "preference"] = "single"
     tool: Tool | None = None
     result: str = ""
     reply: str = ""
@@ -80,9 +82,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Person:
-    """A user: turns in order, the session each belongs to, questions about them, and the tools at hand."""
+    """A user: turns in order, the session each belongs to, questions about them, the tools at hand, and when each session was."""
 
     turns: tuple[Message, ...]
     sessions: tuple[int, ...]
     questions: tuple[Question, ...]
     tools: tuple[Tool, ...] = ()
+    times: tuple[datetime, ...] = ()
+
+    @property
+    def dated(self) -> tuple[Message, ...]:
+        """The turns as they are remembered: with the dates of relative times."""
+        if not self.times:
+            return self.turns
+        return tuple((role, resolve(text, self.times[session])) for (role, text), session in zip(self.turns, self.sessions, strict=True))

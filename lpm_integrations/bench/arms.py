@@ -136,7 +136,7 @@ class Arm(ABC):
 
 
 def _asked(said: Sequence[HistoryTurn], question: TestQuestion) -> Messages:
-    return [*({"role": turn.role, "content": turn.content} for turn in said), {"role": "user", "content": question.text}]
+    return [*({"role": turn.role, "content": turn.dated} for turn in said), {"role": "user", "content": question.text}]
 
 
 def _chosen(said: Sequence[HistoryTurn], question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:
@@ -231,7 +231,7 @@ class _RAG(Arm):
     def write(self, case: Case) -> None:
         if not self.retrieval.count(case.user_id):
             self.retrieval.add(
-                case.user_id, [turn.content for turn in case.turns], metadatas=[{"role": turn.role, "order": index} for index, turn in enumerate(case.turns)]
+                case.user_id, [turn.dated for turn in case.turns], metadatas=[{"role": turn.role, "order": index} for index, turn in enumerate(case.turns)]
             )
 
     def messages(self, case: Case, question: TestQuestion) -> tuple[Messages, tuple[str, ...]]:

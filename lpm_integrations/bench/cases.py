@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from lpm_core.dates import resolve
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.people import UNKNOWN, Person, Question
@@ -24,6 +25,7 @@ __all__ = [
     "MULTI_HOP",
     "NEVER_TOLD",
     "OPEN_DOMAIN",
+    "TEMPORAL",
     "UPDATE",
     "Case",
     "HistoryTurn",
@@ -36,10 +38,10 @@ __all__ = [
     "probe_corpus",
 ]
 
-MULTI_HOP, OPEN_DOMAIN, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 3, 4, 5, 6
-"""Category ids of probes, those of LoCoMo: multi-hop, open-domain, single-hop and adversarial; and what changed."""
+MULTI_HOP, TEMPORAL, OPEN_DOMAIN, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 2, 3, 4, 5, 6
+"""Category ids of probes, those of LoCoMo: multi-hop, temporal, open-domain, single-hop and adversarial; and what changed."""
 
-_CATEGORIES = {"joined": MULTI_HOP, "update": UPDATE, "earlier": UPDATE}
+_CATEGORIES = {"joined": MULTI_HOP, "dated": TEMPORAL, "update": UPDATE, "earlier": UPDATE}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class HistoryTurn:
     content: str
     key: str
     at: datetime | None = None
+
+    @property
+    def dated(self) -> str:
+        """The content with the dates of relative times, as memory writes it: what arms give as text knows no less."""
+        return resolve(self.content, self.at) if self.at else self.content
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,15 @@ def probe_corpus(split: str) -> Corpus:
 
 
 def probe_cases(
-    people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test", *, updates: float = 0.0, joins: int = 0, stories: int = 0
+    people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test", **told: float
 ) -> Iterator[Case]:
     """Synthetic people of a split that training never saw: users, wordings and values are all new.
 
-    A share `updates` of the facts changes later; of up to `joins` people who are told of by their names, something is asked by who they are;
-    up to `stories` stories are told beside the facts. Raises InvalidInputError for another split than test and validation.
+    told: a share `updates` of the facts changes later; of up to `joins` people who are told of by their names, something is asked by who they are;
+    up to `stories` stories are told beside the facts, and `dates` events, which are asked for their dates. Raises InvalidInputError for another split than test and validation.
     """
     corpus = probe_corpus(split)
-    for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, updates=updates, joins=joins, stories=stories)):
+    for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, **told)):
         turns = _turns(person)
         asked = tuple(
             TestQuestion(
@@ -135,7 +142,7 @@ def preference_cases(people: int, seed: int, facts: int = 8, questions: int = 3,
 
 def _turns(person: Person) -> tuple[HistoryTurn, ...]:
     rows = enumerate(zip(person.turns, person.sessions, strict=True))
-    return tuple(HistoryTurn(f"s{session}", role, content, str(index)) for index, ((role, content), session) in rows)
+    return tuple(HistoryTurn(f"s{session}", role, content, str(index), person.times[session]) for index, ((role, content), session) in rows)
 
 
 def _probe_tags(question: Question) -> tuple[str, ...]:
@@ -146,14 +153,14 @@ def _probe_tags(question: Question) -> tuple[str, ...]:
 def lengthened(case: Case, tokens: int, chat: ChatFormat, corpus: Corpus, rng: random.Random) -> Case:
     """The case with small talk between its turns until the history has `tokens` tokens, or more if it had."""
     turns = list(case.turns)
-    length = sum(len(chat.turn(turn.role, chat.content(turn.content))[0]) for turn in turns)
+    length = sum(len(chat.turn(turn.role, chat.content(turn.dated))[0]) for turn in turns)
     number = 0
     while length < tokens:
         place = 2 * rng.randint(0, len(turns) // 2)
-        session = turns[min(place, len(turns) - 1)].session_id
-        exchange = [HistoryTurn(session, role, content, f"talk{number}.{part}") for part, (role, content) in enumerate(corpus.talk(rng))]
+        near = turns[min(place, len(turns) - 1)]
+        exchange = [HistoryTurn(near.session_id, role, content, f"talk{number}.{part}", near.at) for part, (role, content) in enumerate(corpus.talk(rng))]
         turns[place:place] = exchange
-        length += sum(len(chat.turn(turn.role, chat.content(turn.content))[0]) for turn in exchange)
+        length += sum(len(chat.turn(turn.role, chat.content(turn.dated))[0]) for turn in exchange)
         number += 1
     return replace(case, turns=tuple(turns))
 

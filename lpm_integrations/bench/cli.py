@@ -136,6 +136,7 @@ def probes(
     updates: Annotated[float, typer.Option(help="Share of the facts that change later.", min=0, max=1)] = 0.0,
     joins: Annotated[int, typer.Option(help="People told of by their names, and asked about by who they are, at most.", min=0)] = 0,
     stories: Annotated[int, typer.Option(help="Stories told beside the facts, at most.", min=0)] = 0,
+    dates: Annotated[int, typer.Option(help="Events told with times like 'yesterday', and asked for their dates.", min=0)] = 0,
     split: Split = "test",
     seed: int = 0,
     keep_answers: KeepAnswers = False,
@@ -152,9 +153,9 @@ def probes(
     from lpm_integrations.bench.cases import probe_cases
 
     names = arm_names(arms)
-    told = {"updates": updates, "joins": joins, "stories": stories}
+    told = {"updates": updates, "joins": joins, "stories": stories, "dates": dates}
     config = {"people": people, "facts": facts, "questions": questions, **told, "seed": seed, "split": split, "score": "exact match of words"}
-    cases = list(probe_cases(people, seed, facts, questions, split, updates=updates, joins=joins, stories=stories))
+    cases = list(probe_cases(people, seed, facts, questions, split, **told))
     options = {"resume": resume, "jobs": jobs, "model": model, "memory": memory, "answerer": answerer, "judge": judge, "keep_answers": keep_answers}
     run_arms("probes", cases, names, _as_told, config, out, **options)
 
