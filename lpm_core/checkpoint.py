@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lpm_core.backbone import Backbone
+from lpm_core.backbone import Backbone, padded
 from lpm_core.exceptions import MemoryWeightsError
 from lpm_core.projection import SoftPromptProjection
 from lpm_core.settings import LPMConfig
@@ -64,6 +65,16 @@ class MemoryWeights(nn.Module):
     def identify(self, fingerprint: str) -> None:
         """Be known by a fingerprint that says how the weights were made, where their numbers are not the same to the last bit everywhere."""
         self._fingerprint = fingerprint
+
+    def queries(self, asked: Sequence[Sequence[int]], backbone: Backbone) -> Tensor:
+        """e(x) of messages given as token ids, of which the last `query_tokens` count: [Q, query_size]. No gradient goes into the backbone."""
+        rows = [row[-self.config.query_tokens :] for row in asked]
+        ids = padded(rows).to(backbone.device)
+        inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in rows], device=ids.device)[:, None]
+        with torch.no_grad():
+            states = backbone.states(ids).float()
+        encoded: Tensor = self.projection.encode(states, inside)
+        return encoded
 
     def save(self, folder: str | Path, backbone: Backbone, *, training: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32) -> None:
         """Write the weights and their config into `folder`; a reader sees the old weights or the new, never half."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lpm_core.backbone import Backbone, padded
+from lpm_core.backbone import Backbone
 from lpm_core.chat import ChatFormat
 from lpm_core.checkpoint import MemoryWeights
 from lpm_core.memory import Page, Turn, UserMemory
@@ -327,12 +327,7 @@ class _Network:
     @torch.no_grad()
     def queries(self, studies: Sequence[Study]) -> Tensor:
         """e(x) of the questions [Q, query_size]."""
-        limit = self.weights.config.query_tokens
-        asked = [study.question[-limit:] for study in studies]
-        ids = padded(asked).to(self.backbone.device)
-        inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
-        encoded: Tensor = self.weights.projection.encode(self.backbone.states(ids).float(), inside)
-        return encoded
+        return self.weights.queries([study.question for study in studies], self.backbone)
 
     def _logits(self, studies: Sequence[Study], queries: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
         return answer_logits(self.backbone, studies, self.weights.projection(queries, slots, mask)[0])

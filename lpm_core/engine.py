@@ -242,9 +242,7 @@ class LPM(Upkeep):
     def _recall(self, user_id: str, query: str, k: int = 5, floor: float = 0.02) -> Recall:
         _, slots = self._memory(user_id)
         device = self.backbone.device
-        ids = self.backbone.chat.content(query)[-self.weights.config.query_tokens :]
-        states = self.backbone.states(torch.tensor([ids], device=device)).float()
-        encoded = self.weights.projection.encode(states, torch.ones(1, len(ids), dtype=torch.bool, device=device))
+        encoded = self.weights.queries([self.backbone.chat.content(query)], self.backbone)
         soft, log_attention, ranked = self.weights.projection.read(encoded[:, None], slots.values[None].to(device))
         reads = ranked[0, 0, :, :, 1:].exp().mean(1).cpu()  # [R, N], the first first
         counts = 0.5 ** torch.arange(len(reads))

@@ -14,7 +14,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from lpm_core.training.ahead import made_ahead
 from lpm_core.training.backbone import answer_ids, answer_kind, learning_rate, load_optimizers, save_optimizers
 from lpm_core.training.corpus import UNKNOWN, Corpus, Person, Question, Tool
 from lpm_core.training.dialogues import Message
+from lpm_core.training.events import days
 from lpm_core.writer import Chunk, cut_chunks, gather_segments
 
 if TYPE_CHECKING:
@@ -164,18 +164,8 @@ def write(users: Sequence[_User], weights: MemoryWeights, backbone: Backbone, *,
 
 def encode(questions: Sequence[Question], users: int, weights: MemoryWeights, backbone: Backbone) -> Tensor:
     """e(x) of the users' questions, equally many of each: [users, questions of each, query_size]."""
-    query = _encoded([backbone.chat.content(question.text)[-weights.config.query_tokens :] for question in questions], weights, backbone)
+    query = weights.queries([backbone.chat.content(question.text) for question in questions], backbone)
     return query.view(users, -1, query.shape[-1])
-
-
-def _encoded(asked: Sequence[Sequence[int]], weights: MemoryWeights, backbone: Backbone) -> Tensor:
-    """e(x) of token ids [Q, query_size]."""
-    ids = padded(asked).to(backbone.device)
-    inside = torch.arange(ids.shape[1], device=ids.device) < torch.tensor([len(row) for row in asked], device=ids.device)[:, None]
-    with torch.no_grad():
-        states = backbone.states(ids)
-    query: Tensor = weights.projection.encode(states, inside)
-    return query
 
 
 def read(query: Tensor, slots: Tensor, mask: Tensor, weights: MemoryWeights) -> tuple[Tensor, Tensor]:
@@ -371,16 +361,15 @@ def _conversation_loss(conversations: Sequence[Sequence[Message]], weights: Memo
     said = rng.choice(conversations)
     start = rng.randrange(max(1, len(said) - _STRETCH + 1))
     stretch = tuple(said[start : start + _STRETCH])
-    at = datetime.fromtimestamp(0, UTC)
+    (at,) = days(rng, 1)
     turns = [Turn(str(number), "", "", "user" if role == "user" else "assistant", text, at, "user") for number, (role, text) in enumerate(stretch)]
     studies = self_study(turns, backbone, _SELF_STUDY, rng)
-    user = _user(Person(stretch, (0,) * len(stretch), ()), weights.config, backbone.chat)
+    user = _user(Person(stretch, (0,) * len(stretch), (), times=(at,)), weights.config, backbone.chat)
     if not studies or not user.chunks:
         return next(weights.parameters()).sum() * 0.0
     with torch.autocast(backbone.device.type, torch.bfloat16):
         slots, mask = write([user], weights, backbone)
-        limit = weights.config.query_tokens
-        soft, _ = weights.projection(_encoded([study.question[-limit:] for study in studies], weights, backbone)[None], slots, mask)
+        soft, _ = weights.projection(weights.queries([study.question for study in studies], backbone)[None], slots, mask)
         return distillation_loss(answer_logits(backbone, studies, soft[0]), studies)
 
 

@@ -92,9 +92,7 @@ def probe_corpus(split: str) -> Corpus:
     return Corpus("test" if split == "test" else "validation")
 
 
-def probe_cases(
-    people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test", **told: float
-) -> Iterator[Case]:
+def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, split: str = "test", **told: float) -> Iterator[Case]:
     """Synthetic people of a split that training never saw: users, wordings and values are all new.
 
     told: a share `updates` of the facts changes later; of up to `joins` people who are told of by their names, something is asked by who they are;
