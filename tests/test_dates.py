@@ -17,6 +17,7 @@ from lpm_core.training.events import new_events
 from lpm_core.training.people import UNKNOWN
 from lpm_core.training.splits import data
 from lpm_integrations.bench.cases import TEMPORAL, probe_cases
+from lpm_integrations.langchain import LPMMemory
 
 AT = datetime(2026, 11, 27, 23, tzinfo=UTC)  # a Friday
 
@@ -99,3 +100,9 @@ def test_dated_probes_are_of_the_temporal_category_and_every_arm_sees_the_dates(
     for question in dated:
         assert question.gold != UNKNOWN
         assert sum(str(question.gold) in turn.dated for turn in case.turns) >= 1
+
+
+def test_other_models_read_the_dates_too(lpm: LPM) -> None:
+    lpm.remember("ann", "I painted the fence yesterday.", at=datetime(2023, 5, 8, tzinfo=UTC))
+    memory = LPMMemory("ann", engine=lpm, window=0, recall="text")
+    assert "- I painted the fence yesterday (7 May 2023)." in memory.load_memory_variables({"input": "When did I paint the fence?"})["history"]

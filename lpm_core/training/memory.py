@@ -420,12 +420,17 @@ def _length(recipe: MemoryRecipe, users: int, talk: float, rng: random.Random) -
     return (max(1, users // 8), _MOST_TALK) if rng.random() < recipe.long_share else (users, talk)
 
 
+def _tools(recipe: MemoryRecipe, rng: random.Random) -> int:
+    """How many tools a person has at hand, if any."""
+    return rng.randint(1, 3) if rng.random() < recipe.tool_share else 0
+
+
 def _retrieval_batch(recipe: MemoryRecipe, corpus: Corpus, config: LPMConfig, chat: ChatFormat, rng: random.Random) -> _Batch:
     people = []
     count, talk = _length(recipe, recipe.retrieval_users, 1.5, rng)
     for _ in range(count):
-        facts = rng.randint(2, recipe.max_facts + 2)
-        people.append(_person(recipe, corpus, facts, rng, talk=talk * rng.random(), questions=recipe.retrieval_questions))
+        facts, tools = rng.randint(2, recipe.max_facts + 2), _tools(recipe, rng)
+        people.append(_person(recipe, corpus, facts, rng, talk=talk * rng.random(), questions=recipe.retrieval_questions, tools=tools))
     users = [_user(person, config, chat) for person in people]
     questions = [question for person in people for question in person.questions]
     return _Batch(tuple(users), tuple(questions), _evidence(questions, users))
@@ -454,7 +459,7 @@ def _answer_batch(recipe: MemoryRecipe, corpus: Corpus, config: LPMConfig, chat:
     most = 2 + round(progress * (recipe.max_facts - 2))
     facts = rng.randint((most + 1) // 2, most)
     count, talk = _length(recipe, recipe.users, 1.5 * progress, rng)
-    kits = [rng.randint(1, 3) if rng.random() < recipe.tool_share else 0 for _ in range(count)]
+    kits = [_tools(recipe, rng) for _ in range(count)]
     talk *= rng.random()
     people = [_person(recipe, corpus, facts, rng, talk=talk, questions=recipe.questions, tools=kit) for kit in kits]
     users = [_user(person, config, chat) for person in people]

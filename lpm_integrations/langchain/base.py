@@ -33,8 +33,8 @@ class PersonalMemory(BaseChatMemory):
     ai_prefix: str = "AI"
 
     @abstractmethod
-    def _evidence(self, query: str) -> list[str]:
-        """Remembered turns that fit the query, best first, as lines of text."""
+    def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
+        """Remembered turns that fit the query and are not `shown`, best first, as lines of text."""
 
     def _as_text(self, lines: Sequence[str]) -> str:
         """What a model that reads text sees of this memory."""
@@ -60,8 +60,8 @@ class PersonalMemory(BaseChatMemory):
 
     def recalled(self, query: str, shown: Sequence[BaseMessage], *, text: bool = True) -> SystemMessage | None:
         """The message that stands for the memory: what fits the query and is not shown already. `text` False: its marker alone."""
-        seen = {text_of(message) for message in shown}
-        known = self._as_text([line for line in (self._evidence(query) if query else []) if line not in seen]) if text else ""
+        seen = frozenset(text_of(message) for message in shown)
+        known = self._as_text(self._evidence(query, seen) if query else []) if text else ""
         marked = self._marker()
         return SystemMessage(known, additional_kwargs=marked) if known or marked else None
 

@@ -53,10 +53,10 @@ class LPMMemory(PersonalMemory):
         """The engine behind this memory."""
         return self._engine
 
-    def _evidence(self, query: str) -> list[str]:
+    def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
         if self.recall == "soft":
             return []
-        return [item.turn.content for item in self._engine.recall(self.user_id, query).evidence]
+        return [item.turn.dated for item in self._engine.recall(self.user_id, query).evidence if item.turn.content not in shown]
 
     def _as_text(self, lines: Sequence[str]) -> str:
         return SOFT_ONLY if self.recall == "soft" else super()._as_text(lines)

@@ -83,8 +83,9 @@ class RAGMemory(PersonalMemory):
         super().__init__(**fields)
         self._retrieval = retrieval
 
-    def _evidence(self, query: str) -> list[str]:
-        return [hit.text for hit in self._retrieval.search(self.user_id, query, k=self.k, score_threshold=self.score_threshold)]
+    def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
+        hits = self._retrieval.search(self.user_id, query, k=self.k + len(shown), score_threshold=self.score_threshold)
+        return [hit.text for hit in hits if hit.text not in shown][: self.k]
 
     def as_chat_model(self, **options: Any) -> ChatLPM:
         """The same frozen backbone without latent memory: it reads the retrieved text."""

@@ -79,8 +79,7 @@ class Remembering(OnEngine):
     def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
         if self.recall == "soft":
             return []
-        lines = (item.turn.content for item in self.engine.recall(self.user_id, query).evidence)
-        return [line for line in lines if line not in shown]
+        return [item.turn.dated for item in self.engine.recall(self.user_id, query).evidence if item.turn.content not in shown]
 
     def _placeholder(self) -> str:
         if self.recall != "soft":
