@@ -41,13 +41,20 @@ Session = Annotated[str, typer.Option(help="Session the turns belong to.")]
 
 @app.command()
 def remember(
-    user: str, texts: list[str], session: Session = "default", store: Store = None, model: Model = None, memory: Memory = None, as_json: Json = False
+    user: str,
+    texts: list[str],
+    session: Session = "default",
+    at: Annotated[str | None, typer.Option(help="When it was said, in ISO 8601; without a zone: UTC. Default: now.")] = None,
+    store: Store = None,
+    model: Model = None,
+    memory: Memory = None,
+    as_json: Json = False,
 ) -> None:
     """Add what USER said to their memory, one turn per TEXT."""
     from lpm_core.engine import LPM
 
     with LPM.from_pretrained(model, memory=memory, store=store) as lpm:
-        ids = lpm.remember(user, [{"role": "user", "content": text} for text in texts], session_id=session)
+        ids = lpm.remember(user, [{"role": "user", "content": text} for text in texts], session_id=session, at=at)
     Console().print_json(json.dumps(ids)) if as_json else Console().print(f"remembered {len(ids)} turns of {user!r}", highlight=False)
 
 

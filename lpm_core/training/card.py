@@ -22,7 +22,7 @@ questions about what a person said, and little else. Apache-2.0.
 ## Data
 
 - Synthetic people (`lpm_core/training/`): {facts} kinds of facts, {says} ways to tell and {asks} ways to ask for them, several sessions, small talk in between;
-  {stories} stories in free wording with blanks and questions of their own; facts that change, and facts that two turns tell together.
+  {stories} stories in free wording with blanks and questions of their own; facts that change, facts that two turns tell together, and events told with a time.
   Values are known words, invented words that no tokenizer knows, numbers and dates; {tools} tools that need a remembered fact. Every split has its own users, wordings and values.
 {dialogues}
 - No benchmark data of any kind.
@@ -49,7 +49,7 @@ Share of answers whose every token is the likeliest one. `lpm bench probes` comp
 ## Limits
 
 - It knows English of the kind above and no world. It cannot reason, translate or write code, and calls only tools like those it was trained on; on real conversations it mostly guesses.
-- It answers from two remembered segments at a time, a sentence each. Dates are not resolved, and of two contradicting statements either may win.
+- It answers from two remembered segments at a time, a sentence each; of two contradicting statements either may win. When something happened is known only if it was told with a time.
 - Slots hold personal data: treat them as plain text.
 """
 
