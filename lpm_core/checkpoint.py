@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lpm_core.backbone import Backbone, padded
+from lpm_core.dates import VERSION as DATES
 from lpm_core.exceptions import MemoryWeightsError
 from lpm_core.projection import SoftPromptProjection
 from lpm_core.settings import LPMConfig
@@ -54,17 +55,17 @@ class MemoryWeights(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the weights: pages written with others are rebuilt."""
+        """Identity of the weights, and of how texts are made ready for them: pages written with others are rebuilt."""
         if self._fingerprint is None:
-            digest = hashlib.sha256(self.config.model_dump_json().encode())
+            digest = hashlib.sha256(f"{self.config.model_dump_json()} dates {DATES}".encode())
             for name, tensor in sorted(self.state_dict().items()):
                 digest.update(name.encode() + tensor.to("cpu", torch.float32).numpy().tobytes())
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
 
-    def identify(self, fingerprint: str) -> None:
-        """Be known by a fingerprint that says how the weights were made, where their numbers are not the same to the last bit everywhere."""
-        self._fingerprint = fingerprint
+    def identify(self, made_of: str) -> None:
+        """Be known by what says how the weights were made, where their numbers are not the same to the last bit everywhere."""
+        self._fingerprint = hashlib.sha256(f"{made_of} dates {DATES}".encode()).hexdigest()[:16]
 
     def queries(self, asked: Sequence[Sequence[int]], backbone: Backbone) -> Tensor:
         """e(x) of messages given as token ids, of which the last `query_tokens` count: [Q, query_size]. No gradient goes into the backbone."""

@@ -135,7 +135,7 @@ class LPM(Upkeep):
 
         messages: one text (of the user), one message or several, each {"role": …, "content": …}. at: when they were
         said (datetime or ISO 8601; without a zone: UTC; None: now); relative times such as "yesterday" get their dates by
-        it, of UTC, in the slots and not in the log. source: where the words come from, "user",
+        its day where this machine is (TZ), in the slots and not in the log. source: where the words come from, "user",
         "assistant", "tool" or "import" (None: as the role says); only `sources` are written into slots, and a text that
         the user only passes on is "import". Returns the turns' ids. Raises InvalidInputError.
         """

@@ -58,11 +58,13 @@ def _segments(ids: Sequence[int], chat: ChatFormat, config: LPMConfig) -> list[t
 
 
 def _pieces(ids: Sequence[int], limit: int, chat: ChatFormat) -> list[tuple[int, int]]:
-    """Spans of at most `limit` tokens: cut after a sentence where one ends in the second half, else between words."""
+    """Spans of at most `limit` tokens: cut in the second half, after a sentence where one ends there, else between words; within brackets only if need be."""
     spans: list[tuple[int, int]] = []
     start = 0
     while len(ids) - start > limit:
-        candidates = range(start + limit, start + limit // 2, -1)
+        places = range(start + limit, start + limit // 2, -1)
+        texts = {end: chat.decode(ids[start:end]) for end in places}
+        candidates = [end for end in places if texts[end].count("(") <= texts[end].count(")")] or places
         stop = next((end for end in candidates if chat.decode(ids[end - 1 : end]).endswith(_SENTENCE_ENDS)), None)
         stop = stop or next((end for end in candidates if chat.decode(ids[end : end + 1]).startswith(" ")), start + limit)
         spans.append((start, stop))

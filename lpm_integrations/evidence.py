@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from lpm_core.exceptions import ModelError
 
-__all__ = ["SOFT_ONLY", "format_evidence", "strip_evidence", "unfold_transcript", "without_soft_tokens"]
+if TYPE_CHECKING:
+    from lpm_core.engine import LPM
+
+__all__ = ["SOFT_ONLY", "format_evidence", "recalled_lines", "strip_evidence", "unfold_transcript", "without_soft_tokens"]
 
 SOFT_ONLY = "[what the user said before is given as soft tokens]"
 """Stands for a memory that gives no text (recall="soft"), so that a model without soft tokens is noticed."""
@@ -16,6 +20,7 @@ SOFT_ONLY = "[what the user said before is given as soft tokens]"
 _BEGIN, _END = "[what the user said before]", "[end of what the user said before]"
 _BLOCK = re.compile(rf"(?:{re.escape(_BEGIN)}.*?{re.escape(_END)}|{re.escape(SOFT_ONLY)})\n?", re.DOTALL)
 _MARKS = re.compile("|".join(map(re.escape, (_BEGIN, _END, SOFT_ONLY))))
+_MOST = 5  # turns of memory beside those of the window
 _LINE = re.compile(r"^(Human|AI): ?", re.MULTILINE)
 
 
@@ -23,6 +28,12 @@ def format_evidence(lines: Sequence[str]) -> str:
     """Remembered turns as a block of text; empty if there are none. A marker inside a turn is made harmless."""
     safe = [_MARKS.sub("(…)", line) for line in lines]
     return "\n".join([_BEGIN, *(f"- {line}" for line in safe), _END]) if safe else ""
+
+
+def recalled_lines(engine: LPM, user_id: str, query: str, shown: frozenset[str]) -> list[str]:
+    """The turns that the read attention points to, best first, five at most beside those that are `shown` already; with the dates of relative times."""
+    found = engine.recall(user_id, query, k=_MOST + len(shown)).evidence
+    return [item.turn.dated for item in found if item.turn.content not in shown][:_MOST]
 
 
 def strip_evidence(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from tiny_model import make_tiny, make_tiny_memory
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+os.environ["TZ"] = "UTC"
 
 from lpm_core import LPM
 from lpm_core.backbone import Backbone
 from lpm_core.store import MemoryStore
+
+time.tzset()
 
 
 @pytest.fixture(autouse=True)

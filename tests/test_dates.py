@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,22 +13,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpm_core import LPM
-from lpm_core.dates import resolve
+from lpm_core.checkpoint import MemoryWeights
+from lpm_core.dates import VERSION, resolve
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.events import new_events
 from lpm_core.training.people import UNKNOWN
-from lpm_core.training.splits import data
+from lpm_core.training.splits import bucket, data
+from lpm_core.writer import cut_chunks
+from lpm_integrations.bench.arms import make_arm
 from lpm_integrations.bench.cases import TEMPORAL, probe_cases
 from lpm_integrations.langchain import LPMMemory
 
 AT = datetime(2026, 11, 27, 23, tzinfo=UTC)  # a Friday
+PARTS = [
+    "yesterday",
+    "last",
+    "Friday",
+    "night",
+    "two",
+    "weeks",
+    "ago",
+    "(",
+    ")",
+    "this",
+    "morning",
+    "2026",
+    "a few",
+    ".",
+    "the",
+    "next",
+    "from now",
+    "today",
+    "\n",
+]
 
 
 @pytest.mark.parametrize(
     ("said", "date"),
     [
         ("yesterday", "26 November 2026"),
-        ("Last night", "26 November 2026"),
+        ("last night", "26 November 2026"),
         ("the day before yesterday", "25 November 2026"),
         ("tomorrow morning", "28 November 2026"),
         ("last Friday", "20 November 2026"),
@@ -47,18 +73,59 @@ def test_relative_times_are_dated(said: str, date: str) -> None:
     assert resolve(f"It was {said}, I think.", AT) == f"It was {said} ({date}), I think."
 
 
-@pytest.mark.parametrize("said", ["last week's news", "on Friday", "in May", "last summer", "99 years ago was it that year 1"])
-def test_what_is_no_date_stays(said: str) -> None:
-    at = datetime(50, 1, 1, tzinfo=UTC) if "99" in said else AT
-    assert resolve(said, at) == said
-
-
-@given(
-    st.lists(st.sampled_from(["yesterday", "last", "Friday", "night", "two", "weeks", "ago", "(", ")", "this", "morning", "2026", "a few", "."]), max_size=12)
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("last week's news", "on Friday", "in May", "last summer", "last Friday the 13th", "next Tuesday, December 8th", "this Monday", "next Saturday week"),
+        *("our last night in Rome", "my last year of college", "the last Friday of May", "in 2019 and the next year", "like there was no tomorrow"),
+        *(
+            "sixty-two years ago",
+            "twenty one days from now",
+            "1.5 years ago",
+            "half a year ago",
+            "two or three weeks ago",
+            "2-3 weeks ago",
+            "a year and a day ago",
+        ),
+        *("how many years ago", "a year ago today", "a week from tomorrow", "two days before yesterday", "I saw The Day After Tomorrow", "the song Yesterday"),
+        *(
+            "USA Today",
+            "today@mail.com",
+            "https://news.com/today/x",
+            "date.today()",
+            "this week-end",
+            "yesterday (with Tom)",
+            "laſt week",
+            "thıs year",
+            "999 years from then",
+        ),
+    ],
 )
-def test_resolving_once_more_changes_nothing(words: list[str]) -> None:
-    once = resolve(" ".join(words), AT)
-    assert resolve(once, AT) == once
+def test_what_may_mean_another_day_or_none_stays(said: str) -> None:
+    assert resolve(said, AT) == said
+
+
+def test_what_lies_beyond_the_calendar_stays() -> None:
+    for at in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)):
+        for said in ("999 years ago", "yesterday", "tomorrow", "next month", "last Friday"):
+            assert resolve(said, at).startswith(said)
+
+
+def test_a_day_is_that_of_the_machines_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        monkeypatch.setenv("TZ", "EST+5")
+        time.tzset()
+        assert resolve("today", datetime(2026, 11, 28, 1, tzinfo=UTC)) == "today (27 November 2026)"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(st.lists(st.sampled_from(PARTS) | st.text(max_size=4), max_size=14), st.datetimes(timezones=st.just(UTC)))
+def test_resolving_once_more_changes_nothing(words: list[str], at: datetime) -> None:
+    for between in (" ", ""):
+        once = resolve(between.join(words), at)
+        assert resolve(once, at) == once
 
 
 def test_slots_hold_the_date_and_the_log_what_was_said(lpm: LPM) -> None:
@@ -82,6 +149,7 @@ def test_people_are_asked_when_they_did_what_they_told() -> None:
                 assert question.evidence is not None
                 assert question.answer in person.dated[question.evidence][1]
                 assert question.answer not in person.turns[question.evidence][1]
+                assert bucket(question.answer) == "test"
 
 
 def test_events_and_their_frames_are_held_out() -> None:
@@ -93,13 +161,33 @@ def test_events_and_their_frames_are_held_out() -> None:
             assert frame.partition("{")[0] not in asked["train"]
 
 
-def test_dated_probes_are_of_the_temporal_category_and_every_arm_sees_the_dates() -> None:
+def test_dated_probes_are_of_the_temporal_category_and_arms_that_give_text_see_the_dates(lpm: LPM, tmp_path: Path) -> None:
     case = next(probe_cases(1, 0, 2, 6, dates=3))
     dated = [question for question in case.questions if question.category == TEMPORAL]
     assert dated
-    for question in dated:
-        assert question.gold != UNKNOWN
-        assert sum(str(question.gold) in turn.dated for turn in case.turns) >= 1
+    for name in ("full", "rag@20", "lpm"):
+        arm = make_arm(name, lpm, tmp_path / name, 8)
+        arm.write(case)
+        for question in dated if name != "lpm" else ():
+            assert question.gold != UNKNOWN
+            assert any(str(question.gold) in message["content"] for message in arm.messages(case, question)[0])
+        arm.close()
+    assert [turn.dated for turn in case.turns] == [turn.dated for turn in lpm.turns(case.user_id)]
+
+
+def test_another_way_to_date_texts_is_another_identity(embedded: LPM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpm_core.checkpoint.DATES", VERSION + 1)
+    again = MemoryWeights(embedded.weights.config)
+    again.load_state_dict(embedded.weights.state_dict())
+    assert again.fingerprint != embedded.weights.fingerprint
+
+
+def test_a_date_is_not_cut_in_two(lpm: LPM) -> None:
+    for words in range(12, 30):
+        text = f"{'so ' * words}I painted the long fence behind the house yesterday (7 May 2023) and the gate and the door and the old table too"
+        for chunk in cut_chunks([("user", text)], lpm.backbone.chat, lpm.weights.config):
+            pieces = [lpm.backbone.chat.decode(chunk.ids[first:last]) for first, last in chunk.spans]
+            assert any("(7 May 2023)" in piece for piece in pieces), pieces
 
 
 def test_other_models_read_the_dates_too(lpm: LPM) -> None:

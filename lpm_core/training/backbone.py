@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpm_core.chat import ChatFormat
+from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.ahead import made_ahead
 from lpm_core.training.corpus import Corpus, Person, Question
 from lpm_core.training.dialogues import Message
@@ -225,6 +226,10 @@ def train_backbone(recipe: BackboneRecipe, dialogues: Sequence[Sequence[Message]
     state = json.loads(state_file.read_text()) if state_file.exists() else {"step": 0}
     if state["step"] >= recipe.steps:
         return model_folder
+    if recipe.frozen_layers and (not state["step"] or recipe.frozen_layers >= recipe.layers):
+        raise InvalidInputError(
+            f"frozen_layers={recipe.frozen_layers}: some of the {recipe.layers} layers must learn, and what is frozen must be trained already"
+        )
     model = Qwen3ForCausalLM.from_pretrained(model_folder) if state["step"] else _new_model(recipe, tokenizer)
     model.to(device).train()  # type: ignore[arg-type]
     for lower in (model.model.embed_tokens, *model.model.layers[: recipe.frozen_layers]) if recipe.frozen_layers else ():

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from lpm_core.training.dialogues import Message
-from lpm_core.training.events import Event, days, new_events
+from lpm_core.training.events import Event, days, new_events, telling_days
 from lpm_core.training.gleaning import glean
 from lpm_core.training.invented import fill, invented_word
 from lpm_core.training.naming import as_transcript
@@ -434,8 +434,9 @@ class Corpus:
         heard = [found for _ in range(gleaned if self.dialogues else 0) if (found := self._glean(rng))]
         for number, (text, _, _) in enumerate(heard):
             pending.insert(rng.randint(0, len(pending)), _Telling(text=text, keys=(f"heard.{number}",)))
-        times = days(rng, sessions) if dates else ()
-        events = new_events(self.split, 2 * dates, lambda pool: self.value(pool, rng)[0], rng)  # the second half is never told
+        times = telling_days(rng, sessions, self.split) if dates else ()
+        events = new_events(self.split, 2 * dates, lambda pool: self.value(pool, rng)[0], rng)
+        never = [event for event in events[dates:] if not _alike((event.asked,), [other.asked for other in events[:dates]])]
         for number, event in enumerate(events[:dates]):
             pending.insert(rng.randint(0, len(pending)), _Telling(keys=(f"event.{number}",), event=event))
         happened: dict[str, str] = {}
@@ -469,9 +470,10 @@ class Corpus:
         apart = [Question(text, answer, "heard", where[f"heard.{number}"], True, "story") for number, (_, text, answer) in enumerate(heard)][:questions]
         for number in range(min(dates, questions - len(apart))):
             key = f"event.{number}"
-            known = rng.random() >= unknown
-            text = self._dressed(events[number if known else number + dates].ask(rng), rng)
-            apart.append(Question(text, happened[key], key, where[key], True, "dated") if known else Question(text, UNKNOWN, key, None))
+            if never and rng.random() < unknown:
+                apart.append(Question(self._dressed(rng.choice(never).ask(rng), rng), UNKNOWN, "event", None))
+            else:
+                apart.append(Question(self._dressed(events[number].ask(rng), rng), happened[key], key, where[key], True, "dated"))
         questions -= len(apart)
         asked: list[Question] = []
         for _ in range(round(questions * 2 * len(chosen) / (2 * len(chosen) + facts))):

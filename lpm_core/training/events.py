@@ -13,16 +13,16 @@ from lpm_core.dates import resolve
 from lpm_core.training.splits import Split, bucket, data
 from lpm_core.training.splits import wordings as split_wordings
 
-__all__ = ["Event", "days", "new_events"]
+__all__ = ["Event", "days", "new_events", "telling_days"]
 
+_AHEAD = 0.35  # of the events that may be planned are still to come
 _FIRST_DAY, _DAYS = datetime(2019, 1, 1, 12, tzinfo=UTC), 4000  # on which sessions are
-_TRIES = 64
 
 
 @cache
-def _events(split: Split) -> tuple[tuple[str, ...], ...]:
-    """What was done, what is done and, if there are any, other words for it."""
-    return tuple(tuple(part.strip() for part in row.split("|")) for row in data("events.toml")["events"] if bucket(row) == split)
+def _events(split: Split) -> tuple[tuple[str, bool], ...]:
+    """The rows of a split's events, and whether each may be planned."""
+    return tuple((row, kind == "events") for kind in ("events", "mishaps") for row in data("events.toml")[kind] if bucket(row) == split)
 
 
 def days(rng: random.Random, sessions: int) -> tuple[datetime, ...]:
@@ -33,6 +33,20 @@ def days(rng: random.Random, sessions: int) -> tuple[datetime, ...]:
         found.append(at)
         at += timedelta(days=rng.randint(1, 42))
     return tuple(found)
+
+
+def telling_days(rng: random.Random, sessions: int, split: Split) -> tuple[datetime, ...]:
+    """The same, of days from which there is something to tell with a date of the split's own."""
+    while True:
+        found = days(rng, sessions)
+        if all(_times(kind, at, split) for kind in ("times", "coming") for at in found):
+            return found
+
+
+def _times(kind: str, at: datetime, split: Split) -> list[tuple[str, str]]:
+    """Relative times of a list, with their dates, which are the split's own."""
+    dated = [(time, resolve(time, at)[len(time) + 2 : -1]) for time in data("events.toml")[kind]]
+    return [(time, date) for time, date in dated if date and bucket(date) == split]
 
 
 @dataclass(frozen=True)
@@ -46,13 +60,9 @@ class Event:
     split: Split
 
     def tell(self, at: datetime, rng: random.Random) -> tuple[str, str]:
-        """A sentence of a day, and the date that it tells of: one of the split's own, if there is one among several dozen."""
+        """A sentence of one of `telling_days`, and the date that it tells of, which is one of the split's own."""
         frames, times = ("told_before", "coming") if self.ahead else ("told", "times")
-        for _ in range(_TRIES):
-            time = rng.choice(data("events.toml")[times])
-            date = re.sub(r"^.*\((.*)\)$", r"\1", resolve(time, at))
-            if bucket(date) == self.split:
-                break
+        time, date = rng.choice(_times(times, at, self.split))
         frame = rng.choice(split_wordings(data("events.toml")[frames], self.split))
         text = frame.replace("{d}", self.did).replace("{b}", self.do).replace("{t}", time)
         return text[0].upper() + text[1:] if frame[0] != "h" else text, date
@@ -65,9 +75,9 @@ class Event:
 
 def new_events(split: Split, count: int, value: Callable[[str], str], rng: random.Random) -> list[Event]:
     """`count` different events of a split, with blanks filled by `value(pool)`."""
-    found = []
-    for row in rng.sample(_events(split), count):
-        filled = {pool: value(pool) for pool in re.findall(r"\{(\w+)\}", " ".join(row))}
-        did, do, *others = (part.format(**filled) for part in row)
-        found.append(Event(did, do, rng.choice([do, *others]), rng.random() < 0.35, split))
+    found: list[Event] = []
+    for row, planned in rng.sample(_events(split), count):
+        filled = row.format(**{pool: value(pool) for pool in re.findall(r"\{(\w+)\}", row)})
+        did, do, *others = (part.strip() for part in filled.split("|"))
+        found.append(Event(did, do, rng.choice([do, *others]), planned and rng.random() < _AHEAD, split))
     return found

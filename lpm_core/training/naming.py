@@ -16,6 +16,7 @@ _WE = r"(?:I|we)"
 _RULES: tuple[tuple[str, str], ...] = (
     (rf"\b(d)o {_WE}\b", r"\1oes {n}"),
     (rf"\b(?:am|are) {_WE}\b", "is {n}"),
+    (rf"\b(did|will|can|should|would) {_WE}\b", r"\1 {n}"),
     (rf"\bhave {_WE}\b", "has {n}"),
     (rf"\b(d)on't {_WE}\b", r"\1oesn't {n}"),
     (r"\b(?:I'm|I am|we're|we are)\b", "{n} is"),
@@ -24,7 +25,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\b(?:I'll|we'll)\b", "{n} will"),
     (rf"\b{_WE}\b", "{n}"),
     (r"\b(?:my|mine|our|ours)\b", "{n}'s"),
-    (r"\b(?:me|myself|us)\b", "{n}"),
+    (r"(?<!tell )(?<!remind )\b(?:me|myself|us)\b", "{n}"),
 )
 
 

@@ -52,7 +52,7 @@ def measure_agents(engine: LPM, trials: list[AgentTrial], *, on_trial: Callable[
     for trial in trials:
         for session in sorted(set(trial.person.sessions)):
             said = [{"role": role, "content": text} for (role, text), mark in zip(trial.person.turns, trial.person.sessions, strict=True) if mark == session]
-            engine.remember(trial.user_id, said, session_id=f"s{session}")
+            engine.remember(trial.user_id, said, session_id=f"s{session}", at=trial.person.times[session])
     rows: list[dict[str, Any]] = []
     for number, trial in enumerate(trials):
         readers = {"lpm": trial.user_id, "shuffled": trials[(number + 1) % len(trials)].user_id, "none": "nobody"}

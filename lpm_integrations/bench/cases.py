@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lpm_core.dates import resolve
@@ -12,6 +12,7 @@ from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.corpus import Corpus
 from lpm_core.training.people import UNKNOWN, Person, Question
 from lpm_core.training.preferences import LETTERS
+from lpm_core.validation import check_time
 from lpm_integrations.bench.datasets.locomo import Conversation
 from lpm_integrations.bench.datasets.personamem import QUESTION_TYPES, PersonaMem, PersonaQuestion
 
@@ -25,6 +26,7 @@ __all__ = [
     "MULTI_HOP",
     "NEVER_TOLD",
     "OPEN_DOMAIN",
+    "SOME_DAY",
     "TEMPORAL",
     "UPDATE",
     "Case",
@@ -44,6 +46,10 @@ MULTI_HOP, TEMPORAL, OPEN_DOMAIN, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 2, 3, 4, 5
 _CATEGORIES = {"joined": MULTI_HOP, "dated": TEMPORAL, "update": UPDATE, "earlier": UPDATE}
 
 
+SOME_DAY = datetime(2024, 1, 1, 12, tzinfo=UTC)
+"""When turns were said whose data set does not tell: the same day for every arm, and in every run."""
+
+
 @dataclass(frozen=True)
 class HistoryTurn:
     """One turn of a history, as a memory is told it. `key` is the data set's own id of the turn."""
@@ -52,12 +58,12 @@ class HistoryTurn:
     role: str
     content: str
     key: str
-    at: datetime | None = None
+    at: datetime = SOME_DAY
 
     @property
     def dated(self) -> str:
         """The content with the dates of relative times, as memory writes it: what arms give as text knows no less."""
-        return resolve(self.content, self.at) if self.at else self.content
+        return resolve(self.content, check_time(self.at))
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,13 @@ def locomo_case(conversation: Conversation, flagged: Collection[str] | None = No
     flagged: ids of questions whose gold an audit finds wrong; the others get the tag `audited`.
     """
     turns = tuple(
-        HistoryTurn(session.id, "user" if turn.speaker == conversation.speaker_a else "assistant", f"{turn.speaker}: {turn.content}", turn.dia_id, session.at)
+        HistoryTurn(
+            session.id,
+            "user" if turn.speaker == conversation.speaker_a else "assistant",
+            f"{turn.speaker}: {turn.content}",
+            turn.dia_id,
+            session.at or SOME_DAY,
+        )
         for session in conversation.sessions
         for turn in session.turns
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -44,6 +46,14 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Compare LPM with no memory, full context and RAG.", no_args_is_help=True)
+
+
+@app.callback()
+def _in_utc() -> None:
+    """Relative times get the same dates on every machine."""
+    os.environ["TZ"] = "UTC"
+    if hasattr(time, "tzset"):
+        time.tzset()
 
 
 class Mode(StrEnum):
@@ -136,7 +146,7 @@ def probes(
     updates: Annotated[float, typer.Option(help="Share of the facts that change later.", min=0, max=1)] = 0.0,
     joins: Annotated[int, typer.Option(help="People told of by their names, and asked about by who they are, at most.", min=0)] = 0,
     stories: Annotated[int, typer.Option(help="Stories told beside the facts, at most.", min=0)] = 0,
-    dates: Annotated[int, typer.Option(help="Events told with times like 'yesterday', and asked for their dates.", min=0)] = 0,
+    dates: Annotated[int, typer.Option(help="Events told with times like 'yesterday', and asked for their dates.", min=0, max=10)] = 0,
     split: Split = "test",
     seed: int = 0,
     keep_answers: KeepAnswers = False,
@@ -196,7 +206,7 @@ def scaling(
             rows = {arm: {key: row[key] for key in ("overall", "categories", "counts", "cost")} for arm, row in result["arms"].items()}
             document |= {"config": result["config"], "environment": result["environment"]}
             chat = engine.backbone.chat
-            long = statistics.fmean(sum(len(chat.turn(turn.role, chat.content(turn.content))[0]) for turn in case.turns) for case in cases)
+            long = statistics.fmean(sum(len(chat.turn(turn.role, chat.content(turn.dated))[0]) for turn in case.turns) for case in cases)
             document["lengths"][str(tokens)] = {"tokens": round(long), "arms": rows}
             if out:
                 write_json(document, out)

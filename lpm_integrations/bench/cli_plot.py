@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,9 +109,8 @@ def _filled(store: str | None, people: int, seed: int, model: str | None, memory
 
     with LPM.from_pretrained(model, memory=memory, store=store or "sqlite://") as lpm:
         for case in () if store else probe_cases(people, seed):
-            for session in dict.fromkeys(turn.session_id for turn in case.turns):
-                said = [{"role": turn.role, "content": turn.content} for turn in case.turns if turn.session_id == session]
-                lpm.remember(case.user_id, said, session_id=session)
+            for (session, at), turns in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
+                lpm.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in turns], session_id=session, at=at)
         yield lpm
 
 

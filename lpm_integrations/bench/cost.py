@@ -279,10 +279,11 @@ def history(length: int, seed: str, chat: ChatFormat) -> tuple[Case, int]:
     turns: list[HistoryTurn] = []
     used = 0
     for session, (role, content) in ((session, turn) for session, person in enumerate(chain([first], more)) for turn in person.turns):
-        size = len(chat.turn(role, chat.content(content))[0])
+        turn = HistoryTurn(f"s{session}", role, content, str(len(turns)))
+        size = len(chat.turn(role, chat.content(turn.dated))[0])
         if used + size > length:
             break
-        turns.append(HistoryTurn(f"s{session}", role, content, str(len(turns))))
+        turns.append(turn)
         used += size
     asked = tuple(TestQuestion(seed, question.text, question.answer, ANSWERABLE) for question in first.questions)
     return Case(f"cost-{seed}", tuple(turns), asked), used
@@ -388,7 +389,7 @@ def _round(subject: _Subject, arm: _Writes, case: Case, plan: CostPlan, *, write
             more = sum(1 for _ in answer)
             done = _now(device)
             if isinstance(arm, LPMArm):
-                arm.engine.remember(case.user_id, _PAIR, session_id=case.turns[-1].session_id)
+                arm.engine.remember(case.user_id, _PAIR, session_id=case.turns[-1].session_id, at=case.turns[-1].at)
             remembered = _now(device)
     finally:
         hook.remove()

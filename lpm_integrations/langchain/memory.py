@@ -11,7 +11,7 @@ from lpm_core.engine import LPM
 from lpm_core.explain import Explanation
 from lpm_core.validation import check_user_id
 from lpm_integrations.engines import shared_engine
-from lpm_integrations.evidence import SOFT_ONLY
+from lpm_integrations.evidence import SOFT_ONLY, recalled_lines
 from lpm_integrations.langchain.base import PersonalMemory
 from lpm_integrations.langchain.guard import guard_soft_tokens
 from lpm_integrations.langchain.history import LPMChatMessageHistory
@@ -54,9 +54,7 @@ class LPMMemory(PersonalMemory):
         return self._engine
 
     def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
-        if self.recall == "soft":
-            return []
-        return [item.turn.dated for item in self._engine.recall(self.user_id, query).evidence if item.turn.content not in shown]
+        return [] if self.recall == "soft" else recalled_lines(self._engine, self.user_id, query, shown)
 
     def _as_text(self, lines: Sequence[str]) -> str:
         return SOFT_ONLY if self.recall == "soft" else super()._as_text(lines)

@@ -47,7 +47,7 @@ class LPMRetriever(BaseRetriever):
         evidence = self._engine.recall(self.user_id, query, k=self.k if k is None else k, floor=self.floor).evidence
         return [
             Document(
-                item.turn.content,
+                item.turn.dated,
                 id=item.turn.id,
                 metadata={
                     "score": item.weight,

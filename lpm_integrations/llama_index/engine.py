@@ -11,7 +11,7 @@ from pydantic import BaseModel, PrivateAttr
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
 from lpm_integrations.engines import shared_engine
-from lpm_integrations.evidence import SOFT_ONLY
+from lpm_integrations.evidence import SOFT_ONLY, recalled_lines
 from lpm_integrations.llama_index.guard import guard_soft_tokens
 from lpm_integrations.llama_index.messages import StoredTurn
 from lpm_integrations.marker import memory_marker
@@ -77,9 +77,7 @@ class Remembering(OnEngine):
     recall: Literal["auto", "soft", "text"] = "auto"
 
     def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
-        if self.recall == "soft":
-            return []
-        return [item.turn.dated for item in self.engine.recall(self.user_id, query).evidence if item.turn.content not in shown]
+        return [] if self.recall == "soft" else recalled_lines(self.engine, self.user_id, query, shown)
 
     def _placeholder(self) -> str:
         if self.recall != "soft":

@@ -18,7 +18,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpm_core.exceptions import DatasetError
-from lpm_integrations.bench.cases import NEVER_TOLD, Case, HistoryTurn, TestQuestion
+from lpm_integrations.bench.cases import NEVER_TOLD, SOME_DAY, Case, HistoryTurn, TestQuestion
 
 __all__ = ["HANDWRITTEN", "load_own"]
 
@@ -77,7 +77,8 @@ def _case(path: Path, number: int, line: str) -> Case:
         first = error.errors()[0]
         raise DatasetError(f"{path}, line {number}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}; {_WAY_OUT}") from error
     turns = tuple(
-        HistoryTurn(turn.session_id, turn.role, turn.content, str(place) if turn.id is None else turn.id, turn.at) for place, turn in enumerate(person.history)
+        HistoryTurn(turn.session_id, turn.role, turn.content, str(place) if turn.id is None else turn.id, turn.at or SOME_DAY)
+        for place, turn in enumerate(person.history)
     )
     known = {turn.key for turn in turns}
     questions = []
