@@ -28,6 +28,17 @@ def test_round_trip(tiny_backbone: Backbone, tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights.state_dict().values(), loaded.state_dict().values(), strict=True))
 
 
+def test_queries_of_unequal_length_are_those_of_each_alone(tiny_backbone: Backbone) -> None:
+    weights = MemoryWeights.new(tiny_backbone, heads=4, writer_size=16)
+    asked = [tiny_backbone.chat.content(text) for text in ("Where?", "Where do I live now that I have moved?", "Who am I " * weights.config.query_tokens)]
+
+    together = weights.queries(asked, tiny_backbone)
+
+    for row, ids in zip(together, asked, strict=True):
+        assert torch.allclose(row, weights.queries([ids], tiny_backbone)[0], atol=1e-5)
+    assert torch.equal(weights.queries([asked[2][-weights.config.query_tokens :]], tiny_backbone), weights.queries(asked[2:], tiny_backbone))
+
+
 def test_weights_of_another_backbone_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     other = make_tiny(tmp_path / "other", seed=5)
 

@@ -19,7 +19,7 @@ def _lpm(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_process_remembers_and_another_answers(tmp_path: Path) -> None:
-    told = _lpm("remember", "ann", "I live in Lisbon.", "My dog is called Rex.", home=tmp_path)
+    told = _lpm("remember", "ann", "I live in Lisbon.", "My dog is called Rex.", "--at", "2023-05-08", home=tmp_path)
     asked = _lpm("ask", "ann", "Where do I live?", "--json", home=tmp_path)
     listed = _lpm("turns", "ann", "--json", home=tmp_path)
 
@@ -28,6 +28,7 @@ def test_one_process_remembers_and_another_answers(tmp_path: Path) -> None:
     assert answer["text"] == "Lisbon"
     assert answer["evidence"][0]["content"] == "I live in Lisbon."
     assert [turn["content"] for turn in json.loads(listed.stdout)] == ["I live in Lisbon.", "My dog is called Rex."]
+    assert {turn["at"] for turn in json.loads(listed.stdout)} == {"2023-05-08T00:00:00+00:00"}
     assert _lpm("users", home=tmp_path).stdout.strip() == "ann"
 
 
@@ -35,6 +36,7 @@ def test_one_process_remembers_and_another_answers(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         (["remember", "ann", ""], "empty"),
+        (["remember", "ann", "Hi", "--at", "soon"], "soon"),
         (["ask", "ann", "Hi", "--model", "/no/such/folder"], "/no/such/folder"),
         (["ask", "ann", "Hi", "--store", "mysql://x"], "mysql"),
         (["bench", "locomo", "--data", "/no/such.json"], "/no/such.json"),
