@@ -24,7 +24,7 @@ def main() -> None:
         memory = LPMMiddleware("ann", store=f"sqlite:///{Path(folder) / 'memory.db'}")
         agent = create_agent(memory.as_chat_model(), [get_weather], middleware=[memory])
 
-        for session, said in (("monday", "I live in Oslo."), ("tuesday", "Do I need an umbrella where I live?")):
+        for session, said in (("monday", "I live in Oslo."), ("tuesday", "Do I need a coat in my city today?")):
             print(f"{session}\n  you: {said}")
             state = agent.invoke({"messages": [("user", said)]}, {"configurable": {"thread_id": session}})
             for message in state["messages"][1:]:

@@ -32,6 +32,7 @@ measure changes_seed0.json probes "${CHANGES[@]}" --seed 0 --arms none,shuffled,
 for seed in 1 2; do
   measure "changes_seed$seed.json" probes "${CHANGES[@]}" --seed "$seed" --arms full,rag@2,rag,rag@10,lpm
 done
+measure dates.json probes --people 60 --facts 6 --questions 8 --dates 3 --seed 0
 measure handwritten.json handwritten --arms none,shuffled,full,rag,lpm,lpm+consolidated
 measure preferences.json preferences --people 100
 measure agents.json agents

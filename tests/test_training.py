@@ -74,6 +74,22 @@ def test_an_interrupted_backbone_run_goes_on_where_it_stopped(tmp_path: Path) ->
     assert all(torch.allclose(left[name], right[name], atol=1e-5) for name in left)
 
 
+def test_frozen_layers_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="trained already"):
+        train_backbone(replace(_BACKBONE, frozen_layers=1), _DIALOGUES, tmp_path / "new", _quiet())
+    with pytest.raises(KeyboardInterrupt):
+        train_backbone(_BACKBONE, _DIALOGUES, tmp_path, _StopAfter(3))
+    before = _tensors(tmp_path / "backbone")
+    (tmp_path / "backbone.optimizer.safetensors").unlink()
+
+    after = _tensors(train_backbone(replace(_BACKBONE, frozen_layers=1), _DIALOGUES, tmp_path, _quiet()))
+
+    lower = [name for name in before if "layers.0." in name or "embed_tokens" in name]
+    assert lower
+    assert all(torch.equal(before[name], after[name]) for name in lower)
+    assert not torch.equal(before["model.layers.1.mlp.up_proj.weight"], after["model.layers.1.mlp.up_proj.weight"])
+
+
 def test_an_interrupted_memory_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     backbone = Backbone.load(make_tiny(tmp_path / "tiny"))
     for name in ("whole", "parts"):

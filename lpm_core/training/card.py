@@ -49,7 +49,7 @@ Share of answers whose every token is the likeliest one. `lpm bench probes` comp
 ## Limits
 
 - It knows English of the kind above and no world. It cannot reason, translate or write code, and calls only tools like those it was trained on; on real conversations it mostly guesses.
-- It answers from two remembered segments at a time, a sentence each; of two contradicting statements either may win. When something happened is known only if it was told with a time.
+- It answers from two remembered segments at a time, a sentence each; of two contradicting statements either may win. When something happened is known only if it was told with a relative time.
 - Slots hold personal data: treat them as plain text.
 """
 

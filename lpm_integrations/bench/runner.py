@@ -247,6 +247,7 @@ _LOCOMO = {str(number): f"{number} {name}" for number, name in CATEGORIES.items(
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "probes": {
         "1": "joined",
+        "2": "dated",
         "4": "told",
         "5": "never told",
         "6": "changed",
