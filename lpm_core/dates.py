@@ -20,28 +20,10 @@ VERSION: Final = 1
 
 _MONTHS: Final = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
 _WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_WORDS: Final = [
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
+_WORDS: Final = (
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
 _NUMBERS: Final = {"a": 1, "an": 1, "a couple": 2, "a couple of": 2, "thirty": 30, "forty": 40, "fifty": 50} | {word: at for at, word in enumerate(_WORDS, 1)}
 _DAYS: Final = {"the day before yesterday": -2, "yesterday": -1, "last night": -1, "tomorrow": 1, "the day after tomorrow": 2}  # all others are the day itself
 _BEFORE: Final = {"last": -1, "this past": -1, "this": 0, "next": 1, "this coming": 1}
@@ -57,40 +39,17 @@ _PHRASE: Final = re.compile(
     rf"""(?<![\w.,@/_=(\#"“'‘’–-])(?ai:
     (?P<day>{_any([*_DAYS, "today", "tonight", "this morning", "this afternoon", "this evening"])})
     |(?P<which>{_any(_BEFORE)})\s+(?P<unit>{_any([*_WEEKDAYS, "week", "weekend", "month", "year"])})
-    |(?P<number>\d{{1,3}}|{_any([*_NUMBERS, "a few", "several", "some", "many"])})\s+(?P<span>day|week|month|year)s?\s+(?P<way>{_any(["ago", "from now"])})
+    |(?P<number>\d{{1,3}}|{_any([*_NUMBERS, "a few", "several", "some"])})\s+(?P<span>day|week|month|year)s?\s+(?P<way>{_any(["ago", "from now"])})
     )(?ai:\s+(?:morning|afternoon|evening|night))?+
     (?!\w|[@/_=(-]|\.\w|['’]\w|\s*\(|\s+(?ai:of|week|today|tomorrow|yesterday|{_any(_BEFORE)})\b|,?\s+(?ai:(?:on\s+)?(?:the\s+)?(?:\d+(?:st|nd|rd|th)|{_any(_MONTHS)}))\b)""",
     re.VERBOSE,
 )
 _TELLS_ANOTHER: Final = frozenset(
-    ["the", "my", "our", "his", "her", "their", "your", "its", "every", "each", "very", "one", "of", "from", "before", "after", "ago", "week", "no"]
+    ("the", "my", "our", "his", "her", "their", "your", "its", "every", "each", "very", "one", "of", "from", "before", "after", "ago", "week", "no")
 )
 """Words before a day, or a week, that is not the one nearest to the speaker."""
 _COUNTS_ON: Final = frozenset(
-    {
-        *_NUMBERS,
-        *[
-            "hundred",
-            "thousand",
-            "sixty",
-            "seventy",
-            "eighty",
-            "ninety",
-            "and",
-            "or",
-            "to",
-            "of",
-            "half",
-            "how",
-            "too",
-            "so",
-            "than",
-            "least",
-            "most",
-            "over",
-            "under",
-        ],
-    }
+    (*_NUMBERS, "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "and", "or", "to", "of", "half", "than", "least", "most", "over", "under")
 )
 """Words before a number that is not all that is meant."""
 _LAST_WORD: Final = re.compile(r"([\w’']+)[\s-]+$")

@@ -307,17 +307,7 @@ def _lessons(recipe: BackboneRecipe, corpus: Corpus, chat: ChatFormat, step: int
 @torch.inference_mode()
 def context_recall(model: PreTrainedModel, chat: ChatFormat, people: Sequence[Person]) -> dict[str, float]:
     """Share of answers whose every token is the likeliest one, with the dialogue in context; by kind, open vocabulary apart."""
-    scores: dict[str, list[bool]] = {
-        "known": [],
-        "open": [],
-        "untold": [],
-        "update": [],
-        "earlier": [],
-        "story": [],
-        "joined": [],
-        "dated": [],
-        "preference": [],
-    }
+    scores: dict[str, list[bool]] = {kind: [] for kind in ("known", "open", "untold", "update", "earlier", "story", "joined", "dated", "preference")}
     for person in people:
         ids, weights = _batch([_lesson(person, chat, None, 0.0)], 0)
         learned = weights[0, 1:] > 0

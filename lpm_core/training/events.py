@@ -16,6 +16,7 @@ from lpm_core.training.splits import wordings as split_wordings
 __all__ = ["Event", "days", "new_events", "telling_days"]
 
 _AHEAD = 0.35  # of the events that may be planned are still to come
+_TRIES = 64  # sentences, until one holds its date: after some words a time may mean another day
 _FIRST_DAY, _DAYS = datetime(2019, 1, 1, 12, tzinfo=UTC), 4000  # on which sessions are
 
 
@@ -62,10 +63,14 @@ class Event:
     def tell(self, at: datetime, rng: random.Random) -> tuple[str, str]:
         """A sentence of one of `telling_days`, and the date that it tells of, which is one of the split's own."""
         frames, times = ("told_before", "coming") if self.ahead else ("told", "times")
-        time, date = rng.choice(_times(times, at, self.split))
-        frame = rng.choice(split_wordings(data("events.toml")[frames], self.split))
-        text = frame.replace("{d}", self.did).replace("{b}", self.do).replace("{t}", time)
-        return text[0].upper() + text[1:] if frame[0] != "h" else text, date
+        for _ in range(_TRIES):
+            time, date = rng.choice(_times(times, at, self.split))
+            frame = rng.choice(split_wordings(data("events.toml")[frames], self.split))
+            text = frame.replace("{d}", self.did).replace("{b}", self.do).replace("{t}", time)
+            text = text[0].upper() + text[1:] if frame[0] == "{" else text
+            if date in resolve(text, at):
+                break
+        return text, date
 
     def ask(self, rng: random.Random) -> str:
         """A question for the date."""
@@ -77,7 +82,7 @@ def new_events(split: Split, count: int, value: Callable[[str], str], rng: rando
     """`count` different events of a split, with blanks filled by `value(pool)`."""
     found: list[Event] = []
     for row, planned in rng.sample(_events(split), count):
-        filled = row.format(**{pool: value(pool) for pool in re.findall(r"\{(\w+)\}", row)})
+        filled = row.format(**{pool: value(pool).removesuffix("'s") for pool in re.findall(r"\{(\w+)\}", row)})
         did, do, *others = (part.strip() for part in filled.split("|"))
         found.append(Event(did, do, rng.choice([do, *others]), planned and rng.random() < _AHEAD, split))
     return found
