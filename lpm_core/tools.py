@@ -130,9 +130,19 @@ class ToolGrammar:
             return None
 
 
+def _opened(schema: Any) -> Any:
+    """The schema of an argument; a free text may not begin with a closing bracket, with which small models mean to end the call."""
+    free = (
+        isinstance(schema, Mapping) and schema.get("type") == "string" and not schema.keys() & {"pattern", "enum", "const", "format", "minLength", "maxLength"}
+    )
+    return {**schema, "pattern": r"^ ?([^ }\]][\s\S]*)?$"} if free else schema
+
+
 def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
     """JSON schema of one call; definitions move to its root, where `#/$defs/…` looks for them."""
     parameters = {"type": "object", "additionalProperties": False, **function["parameters"]}
+    if isinstance(parameters.get("properties"), Mapping):
+        parameters["properties"] = {key: _opened(value) for key, value in parameters["properties"].items()}
     shared = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
     return {
         "x-guidance": _JSON_STYLE,

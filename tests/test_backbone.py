@@ -144,3 +144,21 @@ def test_texts_of_a_call_are_spelled_as_contents_are_and_come_back_without_the_s
     body = chat.text(f'{{"name": "get_weather", "arguments": {chat.arguments(call["arguments"])}}}')
     _, calls = grammar.split([begin, *body, end])
     assert calls[0].arguments == call["arguments"]
+
+
+def test_a_text_of_a_call_does_not_begin_with_a_closing_bracket() -> None:
+    backbone = Backbone.load(embedded_folder() / "backbone")
+    chat = backbone.chat
+    parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+
+    def fits(text: str) -> bool:
+        constraint = backbone.tool_grammar.constraint([{"type": "function", "function": {"name": "note", "parameters": parameters}}], "required")
+        body = chat.text(f'{{"name": "note", "arguments": {chat.arguments({"text": text})}}}')
+        for token in [*chat.markup("<tool_call>\n"), *body, *chat.markup("\n</tool_call>")]:
+            if constraint.apply(torch.zeros(backbone.model.config.vocab_size))[token].isinf():
+                return False
+            constraint.accept(token)
+        return True
+
+    assert all(fits(text) for text in ("Oslo", "", "{}", "[1]", 'a} "b" ]\n'))
+    assert not any(fits(text) for text in ("}}", "] and more"))

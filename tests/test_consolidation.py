@@ -141,8 +141,8 @@ def test_a_long_history_is_studied_in_parts_without_what_the_bare_backbone_says_
 
     assert studies
     for study in studies:
-        question = [{"role": "user", "content": chat.decode(list(study.question))}]
-        said = chat.decode(list(lpm.backbone.generate(lpm.prompt(None, question)[0], max_new_tokens=16)))
+        asked = [*chat.turn("user", study.question)[0], *chat.markup("<|im_start|>assistant\n")]
+        said = chat.decode(list(lpm.backbone.generate(lpm.backbone.embed(asked), max_new_tokens=16)))
         assert said.strip() != chat.decode(list(study.answer)).strip()
 
 
@@ -163,7 +163,7 @@ def test_parts_of_a_history_are_the_latest_first_and_go_on_into_what_was_said_la
 
 @pytest.fixture(scope="module")
 def terse_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return Backbone.load(make_tiny(tmp_path_factory.mktemp("terse"), terse=True))
+    return Backbone.load(make_tiny(tmp_path_factory.mktemp("terse"), seed=4, terse=True))
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ async def test_an_agent_asks_memory_once_a_turn(lpm: LPM, tmp_path: Path, monkey
     memory = _talked("lpm", lpm, tmp_path)
     asked: list[Any] = []
     recall = lpm.recall
-    monkeypatch.setattr(lpm, "recall", lambda *args: asked.append(args) or recall(*args))
+    monkeypatch.setattr(lpm, "recall", lambda *args, **options: asked.append(args) or recall(*args, **options))
     agent = FunctionAgent(tools=[FunctionTool.from_defaults(_weather)], llm=MockFunctionCallingLLM(is_chat_model=True))
 
     await agent.run("What is my dog called?", memory=memory)
