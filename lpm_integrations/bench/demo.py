@@ -19,7 +19,7 @@ app = typer.Typer(help="Show the memory at work: two processes and a small compa
 _USER = "ann"
 _TOLD = (
     "Hi! My name is Annika.",
-    "I moved to Bergen last month and I love it here.",
+    "I moved to Bergen last month. I love it here.",
     "My dog is called Pixel.",
     "I'm allergic to hazelnuts.",
     "I work at Nordlys Systems.",
