@@ -13,7 +13,7 @@ from typing import Final
 
 from dateutil.relativedelta import relativedelta, weekday
 
-__all__ = ["VERSION", "day", "resolve"]
+__all__ = ["VERSION", "resolve"]
 
 VERSION: Final = 1
 """To be raised when `resolve` gives other texts: what was written by another version is written anew."""
@@ -56,7 +56,7 @@ _LAST_WORD: Final = re.compile(r"([\w’']+)[\s-]+$")
 _MID_SENTENCE: Final = re.compile(r"[\w,;]\s+$")
 
 
-def day(at: datetime) -> str:
+def _day(at: datetime) -> str:
     """A date as the memory writes it: 7 May 2023."""
     return f"{at.day} {_MONTHS[at.month - 1]} {at.year}"
 
@@ -90,15 +90,15 @@ def _means_another(phrase: re.Match[str]) -> bool:
 
 def _date(phrase: re.Match[str], at: datetime) -> str | None:
     if phrase["day"]:
-        return day(at + relativedelta(days=_DAYS.get(_plain(phrase["day"]), 0)))
+        return _day(at + relativedelta(days=_DAYS.get(_plain(phrase["day"]), 0)))
     if phrase["which"]:
         return _near(_BEFORE[_plain(phrase["which"])], _plain(phrase["unit"]), at)
     number, span, sign = _plain(phrase["number"]), _plain(phrase["span"]), -1 if _plain(phrase["way"]) == "ago" else 1
     if not number.isdigit() and number not in _NUMBERS:
-        return f"{number} {span}s {_PLACE[sign]} {day(at)}"
+        return f"{number} {span}s {_PLACE[sign]} {_day(at)}"
     count = sign * (int(number) if number.isdigit() else _NUMBERS[number])
     then = at + relativedelta(**{f"{span}s": count})
-    return _coarse(then, span) if span in ("month", "year") else day(then)
+    return _coarse(then, span) if span in ("month", "year") else _day(then)
 
 
 def _plain(phrase: str) -> str:
@@ -111,10 +111,10 @@ def _near(step: int, unit: str, at: datetime) -> str | None:
         number = _WEEKDAYS.index(unit)
         if not step and number < at.weekday():
             return None
-        return day(at + relativedelta(days=step) + relativedelta(weekday=weekday(number)(-1 if step < 0 else 1)))
+        return _day(at + relativedelta(days=step) + relativedelta(weekday=weekday(number)(-1 if step < 0 else 1)))
     if unit in ("month", "year"):
         return _coarse(at + relativedelta(**{f"{unit}s": step}), unit)
-    return f"the {unit} {_PLACE[step]} {day(at)}"
+    return f"the {unit} {_PLACE[step]} {_day(at)}"
 
 
 def _coarse(at: datetime, unit: str) -> str:

@@ -11,8 +11,9 @@ from lpm_core.exceptions import ModelError
 
 if TYPE_CHECKING:
     from lpm_core.engine import LPM
+    from lpm_integrations.chroma.retrieval import ChromaRetrieval
 
-__all__ = ["SOFT_ONLY", "format_evidence", "recalled_lines", "strip_evidence", "unfold_transcript", "without_soft_tokens"]
+__all__ = ["SOFT_ONLY", "format_evidence", "recalled_lines", "retrieved_lines", "strip_evidence", "unfold_transcript", "without_soft_tokens"]
 
 SOFT_ONLY = "[what the user said before is given as soft tokens]"
 """Stands for a memory that gives no text (recall="soft"), so that a model without soft tokens is noticed."""
@@ -34,6 +35,12 @@ def recalled_lines(engine: LPM, user_id: str, query: str, shown: frozenset[str])
     """The turns that the read attention points to, best first, five at most beside those that are `shown` already; with the dates of relative times."""
     found = engine.recall(user_id, query, k=_MOST + len(shown)).evidence
     return [item.turn.dated for item in found if item.turn.content not in shown][:_MOST]
+
+
+def retrieved_lines(retrieval: ChromaRetrieval, user_id: str, query: str, shown: frozenset[str], k: int, score_threshold: float | None) -> list[str]:
+    """The `k` texts nearest to the query that are not `shown` already."""
+    hits = retrieval.search(user_id, query, k=k + len(shown), score_threshold=score_threshold)
+    return [hit.text for hit in hits if hit.text not in shown][:k]
 
 
 def strip_evidence(text: str) -> str:

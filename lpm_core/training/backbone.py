@@ -105,9 +105,10 @@ def answer_kind(question: Question) -> str:
 
 def _lesson(person: Person, chat: ChatFormat, system: str | None, context_weight: float) -> tuple[list[int], list[float]]:
     """A dialogue followed by its questions and answers: token ids and their weights in the loss."""
-    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), *person.dated[:1])]
+    said = person.dated
+    first = [{"role": role, "content": text} for role, text in (*([("system", system)] if system else []), *said[:1])]
     ids = chat.render(first, tools=[tool.schema for tool in person.tools], add_generation_prompt=False)
-    for role, text in person.dated[1:]:
+    for role, text in said[1:]:
         ids += _turn(chat, role, text)
     weights = [context_weight] * len(ids)
 

@@ -44,10 +44,11 @@ def telling_days(rng: random.Random, sessions: int, split: Split) -> tuple[datet
             return found
 
 
-def _times(kind: str, at: datetime, split: Split) -> list[tuple[str, str]]:
+@cache
+def _times(kind: str, at: datetime, split: Split) -> tuple[tuple[str, str], ...]:
     """Relative times of a list, with their dates, which are the split's own."""
     dated = [(time, resolve(time, at)[len(time) + 2 : -1]) for time in data("events.toml")[kind]]
-    return [(time, date) for time, date in dated if date and bucket(date) == split]
+    return tuple((time, date) for time, date in dated if date and bucket(date) == split)
 
 
 @dataclass(frozen=True)

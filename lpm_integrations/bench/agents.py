@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lpm_core.training.people import Person, Question, Tool
-from lpm_integrations.bench.cases import probe_corpus
+from lpm_integrations.bench.cases import history_of, probe_corpus, tell
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -50,9 +50,7 @@ def measure_agents(engine: LPM, trials: list[AgentTrial], *, on_trial: Callable[
     Arms: `lpm`; `shuffled` reads the next person's memory, `none` that of nobody.
     """
     for trial in trials:
-        for session in sorted(set(trial.person.sessions)):
-            said = [{"role": role, "content": text} for (role, text), mark in zip(trial.person.turns, trial.person.sessions, strict=True) if mark == session]
-            engine.remember(trial.user_id, said, session_id=f"s{session}", at=trial.person.times[session])
+        tell(engine, trial.user_id, history_of(trial.person))
     rows: list[dict[str, Any]] = []
     for number, trial in enumerate(trials):
         readers = {"lpm": trial.user_id, "shuffled": trials[(number + 1) % len(trials)].user_id, "none": "nobody"}

@@ -7,14 +7,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lpm_core.engine import LPM
 from lpm_core.exceptions import InvalidInputError
 from lpm_core.training.preferences import LETTERS
-from lpm_integrations.bench.cases import Case, HistoryTurn, TestQuestion
+from lpm_integrations.bench.cases import Case, HistoryTurn, TestQuestion, tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,8 +168,7 @@ class LPMArm(Arm):
     def write(self, case: Case) -> None:
         """Remember the history, if no other arm of this engine did."""
         if case.user_id not in self.engine.users():
-            for (session_id, at), group in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
-                self.engine.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in group], session_id=session_id, at=at)
+            tell(self.engine, case.user_id, case.turns)
         stored = self.engine.turns(case.user_id)  # in the order of the case's
         self._keys |= {kept.id: turn.key for turn, kept in zip(case.turns, stored, strict=True)}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lpm_core.dates import resolve
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import random
 
     from lpm_core.chat import ChatFormat
+    from lpm_core.engine import LPM
 
 __all__ = [
     "ANSWERABLE",
@@ -32,12 +35,14 @@ __all__ = [
     "Case",
     "HistoryTurn",
     "TestQuestion",
+    "history_of",
     "lengthened",
     "locomo_case",
     "personamem_cases",
     "preference_cases",
     "probe_cases",
     "probe_corpus",
+    "tell",
 ]
 
 MULTI_HOP, TEMPORAL, OPEN_DOMAIN, ANSWERABLE, NEVER_TOLD, UPDATE = 1, 2, 3, 4, 5, 6
@@ -60,7 +65,7 @@ class HistoryTurn:
     key: str
     at: datetime = SOME_DAY
 
-    @property
+    @cached_property
     def dated(self) -> str:
         """The content with the dates of relative times, as memory writes it: what arms give as text knows no less."""
         return resolve(self.content, check_time(self.at))
@@ -106,7 +111,7 @@ def probe_cases(people: int, seed: int, facts: int = 8, questions: int = 8, spli
     """
     corpus = probe_corpus(split)
     for number, person in enumerate(corpus.people(seed, people, facts, questions=questions, **told)):
-        turns = _turns(person)
+        turns = history_of(person)
         asked = tuple(
             TestQuestion(
                 f"{number}/{index}",
@@ -141,10 +146,17 @@ def preference_cases(people: int, seed: int, facts: int = 8, questions: int = 3,
             if question.options
         )
         if asked:
-            yield Case(f"preference-{seed}-{number}", _turns(person), asked)
+            yield Case(f"preference-{seed}-{number}", history_of(person), asked)
 
 
-def _turns(person: Person) -> tuple[HistoryTurn, ...]:
+def tell(engine: LPM, user_id: str, turns: Sequence[HistoryTurn]) -> None:
+    """Have a memory remember a history, session by session, as it was said."""
+    for (session_id, at), group in groupby(turns, key=lambda turn: (turn.session_id, turn.at)):
+        engine.remember(user_id, [{"role": turn.role, "content": turn.content} for turn in group], session_id=session_id, at=at)
+
+
+def history_of(person: Person) -> tuple[HistoryTurn, ...]:
+    """The turns of a synthetic person."""
     rows = enumerate(zip(person.turns, person.sessions, strict=True))
     return tuple(HistoryTurn(f"s{session}", role, content, str(index), person.times[session]) for index, ((role, content), session) in rows)
 
@@ -180,7 +192,7 @@ def locomo_case(conversation: Conversation, flagged: Collection[str] | None = No
             "user" if turn.speaker == conversation.speaker_a else "assistant",
             f"{turn.speaker}: {turn.content}",
             turn.dia_id,
-            session.at or SOME_DAY,
+            session.at,
         )
         for session in conversation.sessions
         for turn in session.turns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,12 +104,11 @@ def attention(
 def _filled(store: str | None, people: int, seed: int, model: str | None, memory: str | None) -> Iterator[LPM]:
     """An engine on a store or, if none is named, on one of made-up people."""
     from lpm_core.engine import LPM
-    from lpm_integrations.bench.cases import probe_cases
+    from lpm_integrations.bench.cases import probe_cases, tell
 
     with LPM.from_pretrained(model, memory=memory, store=store or "sqlite://") as lpm:
         for case in () if store else probe_cases(people, seed):
-            for (session, at), turns in groupby(case.turns, key=lambda turn: (turn.session_id, turn.at)):
-                lpm.remember(case.user_id, [{"role": turn.role, "content": turn.content} for turn in turns], session_id=session, at=at)
+            tell(lpm, case.user_id, case.turns)
         yield lpm
 
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from lpm_core.validation import check_user_id
 from lpm_integrations.chroma.embedding import Embedding
 from lpm_integrations.chroma.retrieval import ChromaRetrieval
+from lpm_integrations.evidence import retrieved_lines
 from lpm_integrations.langchain.base import PersonalMemory
 from lpm_integrations.langchain.messages import as_message, to_turns
 
@@ -84,8 +85,7 @@ class RAGMemory(PersonalMemory):
         self._retrieval = retrieval
 
     def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
-        hits = self._retrieval.search(self.user_id, query, k=self.k + len(shown), score_threshold=self.score_threshold)
-        return [hit.text for hit in hits if hit.text not in shown][: self.k]
+        return retrieved_lines(self._retrieval, self.user_id, query, shown, self.k, self.score_threshold)
 
     def as_chat_model(self, **options: Any) -> ChatLPM:
         """The same frozen backbone without latent memory: it reads the retrieved text."""

@@ -14,6 +14,7 @@ from lpm_core.exceptions import InvalidInputError
 from lpm_core.validation import check_user_id
 from lpm_integrations.chroma.embedding import Embedding
 from lpm_integrations.chroma.retrieval import ChromaRetrieval
+from lpm_integrations.evidence import retrieved_lines
 from lpm_integrations.llama_index.base import PersonalMemory
 from lpm_integrations.llama_index.messages import StoredTurn
 
@@ -96,8 +97,7 @@ class RAGMemory(PersonalMemory):
         return self._retrieval
 
     def _evidence(self, query: str, shown: frozenset[str]) -> list[str]:
-        hits = self.retrieval.search(self.user_id, query, k=self.k + len(shown), score_threshold=self.score_threshold)
-        return [hit.text for hit in hits if hit.text not in shown][: self.k]
+        return retrieved_lines(self.retrieval, self.user_id, query, shown, self.k, self.score_threshold)
 
     def _history(self) -> tuple[Hashable, list[StoredTurn]]:
         rows = self.retrieval.get_all(self.user_id)
